@@ -1,0 +1,72 @@
+"""Basis: activations at a site -> non-negative features. What a "unit" is, everywhere else in the package."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
+
+
+@runtime_checkable
+class Basis(Protocol):
+    """A set of units at one site (DESIGN, "The four protocols").
+
+    `signs` says in one sentence how negative values were dealt with; features are never negative.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def site(self) -> Site: ...
+    @property
+    def n_features(self) -> int: ...
+    @property
+    def signs(self) -> str: ...
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch n_features"]: ...
+    def encode_features(
+        self, x: Float[Tensor, "*batch d_in"], features: Int[Tensor, "k"]
+    ) -> Float[Tensor, "*batch k"]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class AffineBasis:
+    """Units `relu(W (x - centre) + b)`: dictionaries and directions alike. Rows of `W` are the units' directions."""
+
+    name: str
+    site: Site
+    signs: str
+    weight: Float[Tensor, "n d_in"]
+    bias: Float[Tensor, "n"]
+    centre: Float[Tensor, "d_in"]
+
+    def __post_init__(self) -> None:
+        n, d = self.weight.shape
+        if self.bias.shape != (n,) or self.centre.shape != (d,):
+            raise InputError(
+                f"basis {self.name!r} with weight ({n}, {d})",
+                f"bias ({n},) and centre ({d},)",
+                f"bias {tuple(self.bias.shape)} and centre {tuple(self.centre.shape)}",
+            )
+
+    @property
+    def n_features(self) -> int:
+        return self.weight.shape[0]
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch n"]:
+        """All features of `x`, (..., d_in) -> (..., n), >= 0."""
+        return torch.relu(torch.nn.functional.linear(x - self.centre, self.weight, self.bias))
+
+    def encode_features(self, x: Float[Tensor, "*batch d_in"], features: Int[Tensor, "k"]) -> Float[Tensor, "*batch k"]:
+        """Only the columns `features`, in the order asked for: k/n of the work of `encode`."""
+        rows, bias = self.weight[features], self.bias[features]
+        return torch.relu(torch.nn.functional.linear(x - self.centre, rows, bias))
+
+    def to(self, device: str | torch.device) -> "AffineBasis":
+        """The same basis on another device."""
+        return AffineBasis(
+            self.name, self.site, self.signs, self.weight.to(device), self.bias.to(device), self.centre.to(device)
+        )
