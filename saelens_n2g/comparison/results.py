@@ -1,0 +1,129 @@
+"""What a comparison of bases found, as plain values: written to `results.json`, read by tables, figure and page.
+
+Names used throughout: an *explainer* is `graph`, `token_table`, `backoff_table`, `backoff_table_corpus`; a *text* is
+`held_out` (the unit's top windows of the test documents, the protocol of Foote et al.) or `random` (all windows of
+the test documents, the population); a *metric* is one of `METRICS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.errors import ArtefactError
+from saelens_n2g.jobs.artefacts import read_json, write_json
+
+FORMAT, VERSION = "saelens-n2g/comparison", 1
+EXPLAINERS = ("graph", "token_table", "backoff_table", "backoff_table_corpus")
+TEXTS = ("held_out", "random")
+METRICS = ("precision", "recall", "f1", "quiet_precision", "quiet_recall", "quiet_f1")
+"""Of firing tokens; the `quiet_` three are of non-firing tokens."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over the units of a basis."""
+
+    mean: float | None
+    """Unweighted mean over the `n` units for which the metric is defined; None if there is none."""
+    low: float | None
+    """Lower end of the 95 % bootstrap interval of the mean (units resampled)."""
+    high: float | None
+    median: float | None
+    n: int
+    """Units that count in the mean."""
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """One explained unit."""
+
+    index: int
+    """Column of the basis."""
+    name: str
+    max_activation: float
+    fit_firing: int
+    """Firing tokens in the fit text."""
+    test_firing: int
+    density: float
+    """Share of the fit tokens on which the unit fires (activation >= half its maximum)."""
+    active: float
+    """Share of the fit tokens on which the feature is above zero."""
+    nodes: int
+    paths: int
+    graph_file: str
+    """Path of the graph's JSON, relative to the report folder."""
+    svg_file: str
+    text: str
+    """`Graph.to_text()`: one line per path."""
+    scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]
+    """explainer -> text -> metric -> value; None where the metric is undefined (precision with no prediction)."""
+    exemplars: tuple[Mapping[str, Any], ...]
+    """Held-out windows to look at: `tokens` (strings), `activations` (fractions of the maximum), `predicted`."""
+
+
+@dataclass(frozen=True)
+class BasisResult:
+    """All of one basis: who was examined, who was explained, how well."""
+
+    name: str
+    title: str
+    """For people, e.g. `MLP neurons`."""
+    site: str
+    signs: str
+    """How negative values were dealt with."""
+    n_features: int
+    counts: Mapping[str, int]
+    """`examined` and where they went: `explained`, `dead`, `rare`, `dense`, `silent_in_test`, `failed`; the parts add up."""
+    failures: Mapping[str, str]
+    """Unit name -> one-line reason, for the `failed`."""
+    summary: Mapping[str, Mapping[str, Mapping[str, Summary]]]
+    """explainer -> text -> metric -> Summary."""
+    share_f1_half: Mapping[str, Mapping[str, Summary]]
+    """explainer -> text -> share of units with F1 >= 0.5."""
+    graph_nodes: Summary
+    graph_paths: Summary
+    units: tuple[UnitResult, ...]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """The whole report."""
+
+    bases: tuple[BasisResult, ...]
+    protocol: Mapping[str, Any]
+    """Thresholds, windows, units per basis, eligibility rule in words, seed."""
+    dictionary: Mapping[str, Any]
+    """The trained SAE: d_in, d_sae, alpha, fvu, l0, dead features, samples; empty if none was compared."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON (docs/formats.md)."""
+        write_json(path, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "ComparisonResult":
+        """Inverse of `save`. Raises `ArtefactError` if the file is missing, damaged or of another format."""
+        value = read_json(path)
+        if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
+            found = (
+                {k: value.get(k) for k in ("format", "version")} if isinstance(value, dict) else type(value).__name__
+            )
+            raise ArtefactError(f"file {path}", f"format {FORMAT!r}, version {VERSION}", str(found))
+        try:
+            return cls(
+                tuple(_basis(b) for b in value["bases"]), value["protocol"], value["dictionary"], value["provenance"]
+            )
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"file {path}", "a whole comparison", repr(error)) from error
+
+
+def _basis(value: dict[str, Any]) -> BasisResult:
+    units = tuple(UnitResult(**{**u, "exemplars": tuple(u["exemplars"])}) for u in value["units"])
+    summary = {
+        e: {t: {m: Summary(**s) for m, s in metrics.items()} for t, metrics in texts.items()}
+        for e, texts in value["summary"].items()
+    }
+    share = {e: {t: Summary(**s) for t, s in texts.items()} for e, texts in value["share_f1_half"].items()}
+    sizes = {k: Summary(**value[k]) for k in ("graph_nodes", "graph_paths")}
+    return BasisResult(**{**value, "units": units, "summary": summary, "share_f1_half": share, **sizes})
