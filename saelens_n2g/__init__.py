@@ -17,7 +17,7 @@ _EXPORTS = {
     "Graph": "saelens_n2g.graphs.graph",
     "N2GError": "saelens_n2g.errors",
 }
-__all__ = ["__version__", *_EXPORTS]
+__all__ = ["Graph", "N2GError", "Site", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,8 @@ class BasisResult:
     """How negative values were dealt with."""
     n_features: int
     counts: Mapping[str, int]
-    """`examined` and where they went: `explained`, `dead`, `rare`, `dense`, `silent_in_test`, `failed`; the parts add up."""
+    """`examined` and where they went: `explained`, `dead`, `rare`, `dense`, `silent_in_test`,
+    `failed`; the parts add up."""
     failures: Mapping[str, str]
     """Unit name -> one-line reason, for the `failed`."""
     summary: Mapping[str, Mapping[str, Mapping[str, Summary]]]

@@ -77,7 +77,8 @@ class Graph:
 
         Trailing wildcards must have been cut off; a node met again keeps its largest importance.
         """
-        assert path and path[0][0] != IGNORE and path[-1][0] != IGNORE, path
+        assert path, "a path has at least its activating token"
+        assert IGNORE not in (path[0][0], path[-1][0]), path
         level, node = self.roots, None
         for token, importance in path:
             node = level.get(token)
