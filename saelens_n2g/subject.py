@@ -111,8 +111,10 @@ class Subject:
         return self.activations(ids, [site])[site].shape[-1]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special tokens added."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        """Token ids of a text; no special token is added, and none is read out of the text."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def string(self, token: int) -> str:

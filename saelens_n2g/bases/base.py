@@ -1,7 +1,8 @@
 """Basis: activations at a site -> non-negative features. What a "unit" is, everywhere else in the package."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +43,8 @@ class AffineBasis:
     weight: Float[Tensor, "n d_in"]
     bias: Float[Tensor, "n"]
     centre: Float[Tensor, "d_in"]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """How the basis was made, as JSON values: for provenance."""
 
     def __post_init__(self) -> None:
         n, d = self.weight.shape
@@ -67,6 +70,6 @@ class AffineBasis:
 
     def to(self, device: str | torch.device) -> "AffineBasis":
         """The same basis on another device."""
-        return AffineBasis(
-            self.name, self.site, self.signs, self.weight.to(device), self.bias.to(device), self.centre.to(device)
-        )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)

@@ -4,13 +4,12 @@ Foote et al. 2023, section 3, "Augment"; verification as in equation 4 of the fo
 text counts only if the unit still fires on its key token. Who proposes is an `Augmenter` (`augmenters.py`).
 """
 
-from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
 
 from saelens_n2g.graphs.prune import Pruned
-from saelens_n2g.graphs.questions import Answer, Masked, Question, Substitute, Tokens, ask_activations, ask_substitutes
+from saelens_n2g.graphs.questions import Fit, Masked, Substitute, Tokens, ask_activations, ask_substitutes
 
 
 class Variant(NamedTuple):
@@ -21,7 +20,7 @@ class Variant(NamedTuple):
     activations: np.ndarray
 
 
-def augment(pruned: Pruned, positions: list[int], *, threshold: float) -> Generator[Question, Answer, list[Variant]]:
+def augment(pruned: Pruned, positions: list[int], *, threshold: float) -> Fit[list[Variant]]:
     """Variants of `pruned` with the token at each of `positions` replaced in turn.
 
     Kept when the activation on the key token is at least `threshold` (in the subject's units); texts that come up

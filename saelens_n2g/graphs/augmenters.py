@@ -6,14 +6,13 @@ well the subject then predicts the tokens on the right. A graph's provenance nam
 """
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.questions import Masked, Substitute, Tokens
 
 
@@ -21,6 +20,7 @@ class LanguageModel(Protocol):
     """What infilling needs of a subject."""
 
     bos_id: int | None
+    d_vocab: int
 
     @property
     def pad_id(self) -> int: ...
@@ -82,43 +82,50 @@ class SubjectInfill:
         """Per left context the likeliest readable next tokens with their log-probabilities."""
         out: dict[Tokens, list[tuple[int, float]]] = {}
         for batch in self._batches(lefts):
-            logp = torch.log_softmax(self._logits(batch)[:, -1], dim=-1)
-            values, tokens = logp.topk(min(4 * self.candidates, logp.shape[-1]))
+            values, tokens = self._predictions(batch, 1)[:, -1].topk(min(4 * self.candidates, self.subject.d_vocab))
             for text, v, t in zip(batch, values.tolist(), tokens.tolist(), strict=True):
                 readable = [(token, p) for token, p in zip(t, v, strict=True) if _readable(self.subject.string(token))]
                 out[text] = readable[: self.candidates]
-        return [out[text] for text in lefts]
+        return [out.get(text, []) for text in lefts]
 
     def _right_fit(self, texts: Sequence[tuple[Tokens, int]]) -> list[float]:
         """Log-probability of the last n tokens of each text, given what stands before them."""
-        out: dict[tuple[Tokens, int], float] = {}
-        needed = list(dict.fromkeys(item for item in texts if item[1] > 0))
-        for n in sorted({n for _, n in needed}):
-            for batch in self._batches([text for text, m in needed if m == n]):
-                logp = torch.log_softmax(self._logits(batch)[:, -n - 1 : -1], dim=-1)
-                right = torch.tensor([text[-n:] for text in batch])
-                fit = logp.gather(-1, right[..., None]).sum((-2, -1))
-                out.update(((text, n), value) for text, value in zip(batch, fit.tolist(), strict=True))
-        return [out.get(item, 0.0) for item in texts]
+        lengths = {text: n for text, n in texts if n > 0}
+        out: dict[Tokens, float] = {}
+        for batch in self._batches(list(lengths)):
+            longest = max(lengths[text] for text in batch)
+            logp = self._predictions(batch, longest + 1)
+            for i, text in enumerate(batch):
+                n = lengths[text]
+                at = torch.arange(longest - n, longest)
+                out[text] = float(logp[i, at, torch.tensor(text[-n:])].sum())
+        return [out[text] if n > 0 else 0.0 for text, n in texts]
 
-    def _width(self, text: Tokens) -> int:
-        return len(text) + (self.subject.bos_id is not None)
+    def _predictions(self, batch: Sequence[Tokens], last: int) -> Float[Tensor, "batch last vocab"]:
+        """Log-probabilities of the next token after each of the `last` final tokens of every text.
 
-    def _logits(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch pos vocab"]:
-        """Of texts of one length; a softmax over the few positions that are needed is left to the caller."""
+        Texts are padded on the right; a text of fewer tokens than `last` repeats its first position in front.
+        """
         bos = () if self.subject.bos_id is None else (self.subject.bos_id,)
-        return self.subject.logits(torch.tensor([(*bos, *text) for text in batch], dtype=torch.long)).cpu()
+        width = torch.tensor([len(bos) + len(text) for text in batch])
+        ids = torch.full((len(batch), int(width.max())), self.subject.pad_id, dtype=torch.long)
+        for i, text in enumerate(batch):
+            ids[i, : width[i]] = torch.tensor((*bos, *text), dtype=torch.long)
+        at = (width[:, None] - last + torch.arange(last)).clamp(min=0)
+        return torch.log_softmax(self.subject.logits(ids).cpu()[torch.arange(len(batch))[:, None], at], dim=-1)
 
     def _batches(self, texts: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-        """Texts of equal length together, so that nothing is padded; empty rows need a BOS to stand on."""
-        by_length: dict[int, list[Tokens]] = {}
-        for text in texts:
-            if self._width(text) > 0:
-                by_length.setdefault(len(text), []).append(text)
-        for length, group in sorted(by_length.items()):
-            size = max(1, self.batch_tokens // (length + 1))
-            for start in range(0, len(group), size):
-                yield group[start : start + size]
+        """Texts of similar length together; without a BOS an empty text has nothing to predict from and is left out."""
+        batch: list[Tokens] = []
+        for text in sorted(texts, key=lambda text: (len(text), text)):
+            if not text and self.subject.bos_id is None:
+                continue
+            if batch and (len(batch) + 1) * (len(text) + 1) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(text)
+        if batch:
+            yield batch
 
 
 def _readable(text: str) -> bool:

@@ -5,7 +5,7 @@ them through the subject in batches (up to the site's layer, no gradients) and e
 wanted. What a row answers for one unit it answers for every unit that asked for it.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from saelens_n2g.bases.base import Basis
 from saelens_n2g.errors import N2GError
-from saelens_n2g.graphs.questions import Activations, Answer, Masked, Question, Substitute, Tokens
+from saelens_n2g.graphs.questions import Answer, Fit, Masked, Question, Substitute, Tokens
 from saelens_n2g.sites import Site
 
 Result = TypeVar("Result")
-Fit = Generator[Question, Answer, Result]
 
 
 class ActivationModel(Protocol):
@@ -108,25 +107,26 @@ class Oracle:
         return {unit: results[unit] for unit in fits}
 
     def _answer(self, questions: Mapping[int, Question]) -> dict[int, Answer]:
-        wanted = {unit: q for unit, q in questions.items() if isinstance(q, Activations)}
-        masked = {unit: q for unit, q in questions.items() if not isinstance(q, Activations)}
-        answers: dict[int, Answer] = {}
-        if masked:
-            if self.augmenter is None:
-                raise RuntimeError("a fit asked for substitutes, but the oracle has no augmenter")
-            rows = list(dict.fromkeys(row for q in masked.values() for row in q.rows))
-            self.costs.proposals += len(rows)
-            found = dict(zip(rows, self.augmenter.substitutes(rows), strict=True))
-            answers.update({unit: [found[row] for row in q.rows] for unit, q in masked.items()})
-        known = self._activations(wanted)
-        answers.update({unit: [known[row][unit] for row in q.rows] for unit, q in wanted.items()})
-        return answers
+        proposals = self._substitutes(list(dict.fromkeys(row for q in questions.values() for row in q.masked)))
+        known = self._activations({unit: q.rows for unit, q in questions.items()})
+        return {
+            unit: Answer([known[row][unit] for row in q.rows], [proposals[row] for row in q.masked])
+            for unit, q in questions.items()
+        }
 
-    def _activations(self, wanted: Mapping[int, Activations]) -> dict[Tokens, dict[int, np.ndarray]]:
+    def _substitutes(self, masked: list[Masked]) -> dict[Masked, list[Substitute]]:
+        if not masked:
+            return {}
+        if self.augmenter is None:
+            raise RuntimeError("a fit asked for substitutes, but the oracle has no augmenter")
+        self.costs.proposals += len(masked)
+        return dict(zip(masked, self.augmenter.substitutes(masked), strict=True))
+
+    def _activations(self, wanted: Mapping[int, Sequence[Tokens]]) -> dict[Tokens, dict[int, np.ndarray]]:
         units_of: dict[Tokens, list[int]] = {}
-        for unit, question in wanted.items():
-            self.costs.rows_asked += len(question.rows)
-            for row in dict.fromkeys(question.rows):
+        for unit, rows in wanted.items():
+            self.costs.rows_asked += len(rows)
+            for row in dict.fromkeys(rows):
                 units_of.setdefault(row, []).append(unit)
         self.costs.rows_run += len(units_of)
         known: dict[Tokens, dict[int, np.ndarray]] = {}

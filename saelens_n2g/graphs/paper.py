@@ -5,7 +5,7 @@ by likely others, and enter every activating token of every text into the trie w
 Where the authors' code does something else than their paper, the paper is followed (docs/decisions.md).
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from saelens_n2g.exemplars import Exemplar
 from saelens_n2g.graphs.augment import augment
 from saelens_n2g.graphs.graph import IGNORE, Graph
 from saelens_n2g.graphs.prune import prune
-from saelens_n2g.graphs.questions import Answer, Question, Tokens
+from saelens_n2g.graphs.questions import Fit, Tokens, together
 from saelens_n2g.graphs.saliency import saliency
+
+Path = list[tuple[int, float]]
+"""(token or wildcard, importance), activating token first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def fit_paper(
     exemplars: Sequence[Exemplar],
     context: FitContext,
     options: PaperOptions | None = None,
-) -> Generator[Question, Answer, Graph]:
+) -> Fit[Graph]:
     """A fit that ends with the unit's graph.
 
     `max_activation`: the unit's maximum over the fit corpus, in the subject's units. Exemplars on which the unit
@@ -74,30 +77,30 @@ def fit_paper(
     if not max_activation > 0.0:
         raise UnitError(f"unit {unit}", "a maximum activation > 0", f"{max_activation:.4g}")
     floor = options.activation_threshold * max_activation
-    graph = Graph(unit, float(max_activation))
-    used = 0
-    for exemplar in exemplars:
-        if float(exemplar.activations[exemplar.peak]) >= floor:
-            used += 1
-            yield from _fit_one(graph, exemplar, floor, context, options)
-    if used == 0:
+    firing = [exemplar for exemplar in exemplars if float(exemplar.activations[exemplar.peak]) >= floor]
+    if not firing:
         raise UnitError(f"unit {unit}", f"an exemplar with activation >= {floor:.4g}", f"{len(exemplars)} below it")
+    graph = Graph(unit, float(max_activation))
+    found = yield from together([_paths(exemplar, max_activation, context, options) for exemplar in firing])
+    for path, activation in (item for paths in found for item in paths):
+        graph.add(path, activation)
     tokens = sorted({node.token for node, _, _ in graph.walk()} - {IGNORE})
     graph.token_strings = {token: context.string(token) for token in tokens}
     graph.provenance = {
         "method": "paper",
         "options": asdict(options),
-        "exemplars": used,
+        "exemplars": len(firing),
         "mask": context.mask_id,
         **context.provenance,
     }
     return graph
 
 
-def _fit_one(
-    graph: Graph, exemplar: Exemplar, floor: float, context: FitContext, options: PaperOptions
-) -> Generator[Question, Answer, None]:
-    """Enter one exemplar, and its verified variants, into the graph."""
+def _paths(
+    exemplar: Exemplar, max_activation: float, context: FitContext, options: PaperOptions
+) -> Fit[list[tuple[Path, float]]]:
+    """The paths of one exemplar and of its verified variants, each with the normalised activation at its end."""
+    floor = options.activation_threshold * max_activation
     pruned = yield from prune(
         exemplar,
         exemplar.peak,
@@ -112,30 +115,33 @@ def _fit_one(
         if pruned.original[j] >= floor and pruned.activations[j] >= options.keep * pruned.original[j]
     ]
     importance = yield from saliency(pruned.tokens, pruned.activations, targets, context.mask_id)
-    scale = 1.0 / graph.max_activation
-    for column, j in enumerate(targets):
-        _enter(graph, pruned.tokens, j, importance[:, column], float(pruned.original[j]) * scale, options)
+    paths = [
+        _path(pruned.tokens, j, importance[:, column], float(pruned.original[j]) / max_activation, options)
+        for column, j in enumerate(targets)
+    ]
     if not options.augment:
-        return
-    column = targets.index(pruned.key)
-    matters = [k for k in range(pruned.key) if importance[k, column] >= options.importance_threshold]
+        return paths
+    own = importance[:, targets.index(pruned.key)]
+    matters = [k for k in range(pruned.key) if own[k] >= options.importance_threshold]
     # The pruned text may fire at half strength only; a variant is held to the same standard as the pruned text.
-    loss = float(pruned.original[pruned.key]) / float(pruned.activations[pruned.key])
-    variants = yield from augment(pruned, [*matters, pruned.key], threshold=floor / max(loss, 1.0))
-    for variant in variants:
-        weights = yield from saliency(variant.tokens, variant.activations, [variant.key], context.mask_id)
-        value = min(float(variant.activations[variant.key]) * max(loss, 1.0) * scale, 1.0)
-        _enter(graph, variant.tokens, variant.key, weights[:, 0], value, options)
+    loss = max(1.0, float(pruned.original[pruned.key]) / float(pruned.activations[pruned.key]))
+    variants = yield from augment(pruned, [*matters, pruned.key], threshold=floor / loss)
+    columns = yield from together([saliency(v.tokens, v.activations, [v.key], context.mask_id) for v in variants])
+    for variant, column_of_key in zip(variants, columns, strict=True):
+        activation = float(variant.activations[variant.key]) * loss / max_activation
+        paths.append(_path(variant.tokens, variant.key, column_of_key[:, 0], activation, options))
+    return paths
 
 
-def _enter(
-    graph: Graph, tokens: Tokens, target: int, importance: np.ndarray, activation: float, options: PaperOptions
-) -> None:
-    """Add the path from `target` backwards to the furthest token that matters; the others become wildcards."""
-    path = [(tokens[target], min(activation, 1.0))]
+def _path(
+    tokens: Tokens, target: int, importance: np.ndarray, activation: float, options: PaperOptions
+) -> tuple[Path, float]:
+    """From `target` backwards to the furthest token that matters; the ones between that do not become wildcards."""
+    activation = min(activation, 1.0)
+    path = [(tokens[target], activation)]
     for k in range(target - 1, -1, -1):
         matters = importance[k] >= options.importance_threshold
-        path.append((tokens[k], float(importance[k])) if matters else (IGNORE, float(importance[k])))
+        path.append((tokens[k] if matters else IGNORE, float(importance[k])))
     while path[-1][0] == IGNORE:
         path.pop()
-    graph.add(path, activation)
+    return path, activation

@@ -4,14 +4,14 @@ Foote et al. 2023, section 3, "Prune": sentences after the key token's are dropp
 is removed and given back one token at a time until the activation on the key token has fallen by at most half.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from saelens_n2g.errors import UnitError
 from saelens_n2g.exemplars import Exemplar
-from saelens_n2g.graphs.questions import Answer, Question, Tokens, ask_activations
+from saelens_n2g.graphs.questions import Fit, Tokens, ask_activations
 
 
 class Pruned(NamedTuple):
@@ -33,7 +33,7 @@ def prune(
     keep: float,
     ends_sentence: Callable[[int], bool],
     max_after: int,
-) -> Generator[Question, Answer, Pruned]:
+) -> Fit[Pruned]:
     """The pruned text around position `key`.
 
     `keep`: share of the key token's activation that must be left (the paper: 0.5). Lengths are tried in growing

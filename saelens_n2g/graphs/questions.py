@@ -1,22 +1,17 @@
-"""What a fit may ask, and the shape of a fit: a generator that yields questions and returns its graph.
+"""What a fit may ask, and the shape of a fit: a generator that yields questions and returns its result.
 
 Written as generators, many fits can be answered together: the oracle collects what all of them want to know,
 asks the model once, and sends the answers back (the idea is from the N2G variant in openai/sparse_autoencoder).
 A fit never sees the BOS: the oracle puts it in front of every row and takes its activation away again.
 """
 
-from collections.abc import Generator
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+Result = TypeVar("Result")
 Tokens = tuple[int, ...]
-
-
-class Activations(NamedTuple):
-    """The unit's activation on every token of each row. Answer: one float32 array per row, as long as the row."""
-
-    rows: tuple[Tokens, ...]
 
 
 class Masked(NamedTuple):
@@ -24,12 +19,6 @@ class Masked(NamedTuple):
 
     tokens: Tokens
     position: int
-
-
-class Substitutes(NamedTuple):
-    """Tokens that could stand at each masked position. Answer: one list of `Substitute` per row, likeliest first."""
-
-    rows: tuple[Masked, ...]
 
 
 class Substitute(NamedTuple):
@@ -41,19 +30,64 @@ class Substitute(NamedTuple):
     probability: float
 
 
-Question = Activations | Substitutes
-Answer = list[np.ndarray] | list[list[Substitute]]
+class Question(NamedTuple):
+    """Rows whose activations are wanted, and masked rows whose substitutes are wanted; either may be empty."""
+
+    rows: tuple[Tokens, ...] = ()
+    masked: tuple[Masked, ...] = ()
 
 
-def ask_activations(rows: list[Tokens]) -> Generator[Question, Answer, list[np.ndarray]]:
-    """`yield from` this inside a fit: activations of the unit on `rows`."""
-    answer = yield Activations(tuple(rows))
-    assert all(isinstance(a, np.ndarray) for a in answer)
-    return answer  # type: ignore[return-value]  # an Activations question is answered by arrays
+class Answer(NamedTuple):
+    """In the order asked: float32 (token,) arrays of the unit's activation; substitutes, likeliest first."""
+
+    activations: list[np.ndarray]
+    substitutes: list[list[Substitute]]
 
 
-def ask_substitutes(rows: list[Masked]) -> Generator[Question, Answer, list[list[Substitute]]]:
-    """`yield from` this inside a fit: substitutes for each masked row."""
-    answer = yield Substitutes(tuple(rows))
-    assert all(isinstance(a, list) for a in answer)
-    return answer  # type: ignore[return-value]  # a Substitutes question is answered by lists
+Fit = Generator[Question, Answer, Result]
+"""A running fit, or any part of one: `yield from` composes them."""
+
+
+def ask_activations(rows: Sequence[Tokens]) -> Fit[list[np.ndarray]]:
+    """Activations of the unit on every token of each row; asks nothing if there is no row."""
+    if not rows:
+        return []
+    return (yield Question(rows=tuple(rows))).activations
+
+
+def ask_substitutes(masked: Sequence[Masked]) -> Fit[list[list[Substitute]]]:
+    """Substitutes for each masked row; asks nothing if there is none."""
+    if not masked:
+        return []
+    return (yield Question(masked=tuple(masked))).substitutes
+
+
+def together(parts: Sequence[Fit[Result]]) -> Fit[list[Result]]:
+    """Run several parts of one fit in step, their questions merged into one: fewer and fuller rounds.
+
+    Results come in the order of `parts`. An error in one part ends them all.
+    """
+    results: dict[int, Result] = {}
+    open_questions: dict[int, Question] = {}
+
+    def advance(i: int, answer: Answer | None) -> None:
+        try:
+            open_questions[i] = parts[i].send(answer)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as end:
+            open_questions.pop(i, None)
+            results[i] = end.value
+
+    for i in range(len(parts)):
+        advance(i, None)
+    while open_questions:
+        asked = list(open_questions.items())
+        answer = yield Question(
+            rows=tuple(row for _, question in asked for row in question.rows),
+            masked=tuple(row for _, question in asked for row in question.masked),
+        )
+        row = mask = 0
+        for i, question in asked:
+            n, m = len(question.rows), len(question.masked)
+            advance(i, Answer(answer.activations[row : row + n], answer.substitutes[mask : mask + m]))
+            row, mask = row + n, mask + m
+    return [results[i] for i in range(len(parts))]

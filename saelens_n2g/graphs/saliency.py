@@ -4,16 +4,12 @@ Foote et al. 2023, section 3, "Saliency": importance = 1 - masked / original, he
 a feature is exactly zero: a token without activation has no importance to give (NaN column).
 """
 
-from collections.abc import Generator
-
 import numpy as np
 
-from saelens_n2g.graphs.questions import Answer, Question, Tokens, ask_activations
+from saelens_n2g.graphs.questions import Fit, Tokens, ask_activations
 
 
-def saliency(
-    tokens: Tokens, activations: np.ndarray, targets: list[int], mask_id: int
-) -> Generator[Question, Answer, np.ndarray]:
+def saliency(tokens: Tokens, activations: np.ndarray, targets: list[int], mask_id: int) -> Fit[np.ndarray]:
     """Importance matrix (token k, target column), k < target; everything else, also the diagonal, is 0.
 
     `targets` are the positions whose columns are wanted. One row per masked token serves all targets after it.
@@ -21,7 +17,7 @@ def saliency(
     """
     last = max(targets)
     rows = [(*tokens[:k], mask_id, *tokens[k + 1 : last + 1]) for k in range(last)]
-    masked = (yield from ask_activations(rows)) if rows else []
+    masked = yield from ask_activations(rows)
     out = np.zeros((len(tokens), len(targets)), dtype=np.float64)
     for column, j in enumerate(targets):
         whole = float(activations[j])

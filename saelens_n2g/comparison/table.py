@@ -1,0 +1,237 @@
+"""The comparison as tables: Markdown for a README or a paper's appendix, and one that fits a terminal.
+
+Every basis is one row of every table, also one in which no unit could be explained: an absent row would read as a
+basis that was never tried. No value is marked as the best; the intervals are there to be compared.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from saelens_n2g.comparison.results import EXPLAINERS, TEXTS, BasisResult, ComparisonResult, Summary
+
+TEXT_TITLES = {"held_out": "Held-out top windows", "random": "Random test text"}
+EXPLAINER_TITLES = {
+    "graph": "Graph",
+    "token_table": "Token table",
+    "backoff_table": "Back-off table",
+    "backoff_table_corpus": "Back-off table, whole fit text",
+}
+COUNT_TITLES = {
+    "explained": "explained",
+    "dead": "dead",
+    "rare": "too rare",
+    "dense": "too dense",
+    "silent_in_test": "silent in test",
+    "failed": "failed",
+}
+"""Where an examined unit can end, in the order in which tables name it."""
+ABSENT = "–"
+"""Stands where a value is undefined; never a zero."""
+_NOTHING = Summary(None, None, None, None, 0)
+
+
+def summary_of(basis: BasisResult, explainer: str, text: str, metric: str) -> Summary:
+    """One summary of a basis; one with `n = 0` where the basis has none, as when no unit was explained."""
+    return basis.summary.get(explainer, {}).get(text, {}).get(metric, _NOTHING)
+
+
+def share_of(basis: BasisResult, explainer: str, text: str) -> Summary:
+    """Share of the basis' units with F1 >= 0.5; `n = 0` where there is none."""
+    return basis.share_f1_half.get(explainer, {}).get(text, _NOTHING)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A value with fixed digits, `ABSENT` for None."""
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A share as per cent, `ABSENT` for None."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f} %"
+
+
+def rate(value: float | None) -> str:
+    """A small share as per cent with two significant digits (`0.014 %`), `ABSENT` for None."""
+    if value is None:
+        return ABSENT
+    shown = 100 * value
+    return f"{shown:.2g} %" if 1e-4 <= shown < 9.5 or shown == 0 else f"{shown:.0f} %" if shown >= 1 else "< 0.0001 %"
+
+
+def interval(summary: Summary) -> str:
+    """The 95 % interval, `[0.55, 0.67]`; empty where there is none."""
+    if summary.low is None or summary.high is None:
+        return ""
+    return f"[{summary.low:.2f}, {summary.high:.2f}]"
+
+
+def estimate(summary: Summary) -> str:
+    """Mean and interval, `0.61 [0.55, 0.67]`; `ABSENT` where no unit defines the metric."""
+    return f"{number(summary.mean)} {interval(summary)}".rstrip()
+
+
+def median(values: Iterable[float]) -> float | None:
+    """The median (mean of the middle two), None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def fates(basis: BasisResult) -> list[tuple[str, str, int]]:
+    """(key, words, number of units) for each place an examined unit went, unknown keys of `counts` last."""
+    known = [(key, words, basis.counts.get(key, 0)) for key, words in COUNT_TITLES.items()]
+    others = sorted(basis.counts.keys() - COUNT_TITLES.keys() - {"examined"})
+    return known + [(key, key.replace("_", " "), basis.counts[key]) for key in others]
+
+
+def standing(basis: BasisResult, rival: str, text: str) -> tuple[int, int, int]:
+    """Units in which the graph's F1 is above, equal to and below that of `rival`; units lacking either are left out."""
+    ahead = tied = behind = 0
+    for unit in basis.units:
+        ours = unit.scores.get("graph", {}).get(text, {}).get("f1")
+        theirs = unit.scores.get(rival, {}).get(text, {}).get("f1")
+        if ours is None or theirs is None:
+            continue
+        if abs(ours - theirs) < 1e-9:
+            tied += 1
+        elif ours > theirs:
+            ahead += 1
+        else:
+            behind += 1
+    return ahead, tied, behind
+
+
+def places_of(basis: BasisResult, rival: str, text: str) -> str:
+    """`standing` in words, `14 / 0 / 11`; `ABSENT` where no unit was explained."""
+    places = standing(basis, rival, text)
+    return " / ".join(map(str, places)) if any(places) else ABSENT
+
+
+def conventions(result: ComparisonResult) -> list[str]:
+    """The sentences without which the tables mislead, one convention each."""
+    lines = [
+        "A unit fires on a token where its activation is at least half of its maximum in the fit corpus; an "
+        "explanation predicts firing where it predicts at least half.",
+        "Held-out top windows are each unit's strongest windows of the test documents (the protocol of Foote et al. "
+        "2023); random test text is all windows of the test documents, where false alarms have room.",
+        "Means weigh every explained unit alike. [Intervals] are 95 % bootstrap intervals of the mean, units "
+        "resampled: they say how much depends on the choice of units, not on corpus, seed or dictionary.",
+        _silent_predictions(result),
+        "Quiet F1 is the F1 of non-firing tokens. Nearly all tokens are quiet, so it is near 1 for almost any "
+        "explanation.",
+        "The token table holds one value a token; the back-off table the longest context seen, with smoothed "
+        "shares. Both are fitted on the same exemplars as the graph; the one over the whole fit text on all text that "
+        "the exemplars were chosen from.",
+        "Units that were examined but not explained enter no mean; another table says where they went. "
+        f"{ABSENT} means that no unit defines the value.",
+    ]
+    signs = "; ".join(f"{basis.title}: {basis.signs.rstrip('.')}" for basis in result.bases)
+    return [*lines, f"Negative values: {signs}."] if signs else lines
+
+
+def _silent_predictions(result: ComparisonResult) -> str:
+    """How many units lack a precision because their graph predicted no firing."""
+    parts = []
+    for text in TEXTS:
+        absent = [
+            (basis.title, len(basis.units) - summary_of(basis, "graph", text, "precision").n) for basis in result.bases
+        ]
+        named = ", ".join(f"{title} {n}" for title, n in absent if n > 0)
+        parts.append(f"{TEXT_TITLES[text].lower()}: {named or 'none'}")
+    return (
+        "Where a graph predicts no firing at all, its precision is undefined and left out of the mean, and its F1 is "
+        f"0 (units without precision, {'; '.join(parts)})."
+    )
+
+
+def markdown(result: ComparisonResult) -> str:
+    """The report as Markdown: scores on both texts, graph against tables, where the units went, conventions."""
+    parts = []
+    for text in TEXTS:
+        head = ["Basis", "Explained / examined", "Precision", "Recall", "F1", "Median F1", "F1 ≥ 0.5", "Quiet F1"]
+        parts += [f"**{TEXT_TITLES[text]}**", _grid(head, [_score_row(basis, text) for basis in result.bases])]
+    parts += ["**Does the graph beat a table of counts?** Mean F1.", _rival_grid(result)]
+    parts += ["**Where the examined units went, and how large the graphs are**", _fate_grid(result)]
+    parts += ["\n".join(f"- {_cell(line)}" for line in conventions(result))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _score_row(basis: BasisResult, text: str) -> list[str]:
+    f1 = summary_of(basis, "graph", text, "f1")
+    return [
+        basis.title,
+        f"{len(basis.units)} / {basis.counts.get('examined', 0)}",
+        number(summary_of(basis, "graph", text, "precision").mean),
+        number(summary_of(basis, "graph", text, "recall").mean),
+        estimate(f1),
+        number(f1.median),
+        percent(share_of(basis, "graph", text).mean),
+        number(summary_of(basis, "graph", text, "quiet_f1").mean, 3),
+    ]
+
+
+def _rival_grid(result: ComparisonResult) -> str:
+    head = ["Basis", "Text", *(EXPLAINER_TITLES[e] for e in EXPLAINERS), "Graph ahead / tied / behind"]
+    rows = []
+    for basis in result.bases:
+        for text in TEXTS:
+            means = [estimate(summary_of(basis, explainer, text, "f1")) for explainer in EXPLAINERS]
+            places = places_of(basis, "backoff_table", text)
+            rows.append([basis.title, TEXT_TITLES[text].lower(), *means, places])
+    note = "\n\nThe last column counts units, against the back-off table fitted on the same exemplars."
+    return _grid(head, rows, left=2) + note
+
+
+def _fate_grid(result: ComparisonResult) -> str:
+    keys = list(dict.fromkeys((key, words) for basis in result.bases for key, words, _ in fates(basis)))
+    head = ["Basis", "Site", "Units", "Examined", *(w.capitalize() for _, w in keys), "Firing tokens", "Nodes", "Paths"]
+    rows = []
+    for basis in result.bases:
+        found = {key: n for key, _, n in fates(basis)}
+        sizes = [number(basis.graph_nodes.median, 0), number(basis.graph_paths.median, 0)]
+        density = rate(median(unit.density for unit in basis.units))
+        counts = [str(basis.counts.get("examined", 0)), *(str(found.get(key, 0)) for key, _ in keys)]
+        rows.append([basis.title, basis.site, str(basis.n_features), *counts, density, *sizes])
+    note = "\n\nFiring tokens (share of the fit text), nodes and paths are medians over the explained units."
+    return _grid(head, rows, left=2) + note
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns to the left, the others to the right."""
+    rule = [":---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in [head, rule, *rows])
+
+
+def _cell(text: str) -> str:
+    """A text that cannot end its cell, its row or the document's structure."""
+    for mark, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`")):
+        text = text.replace(mark, safe)
+    return " ".join(text.split())
+
+
+def terminal_table(result: ComparisonResult) -> Table:
+    """The headline for a terminal of 100 columns: graph scores on both texts beside the back-off table's F1."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, caption_justify="left")
+    table.add_column("Basis", min_width=12, max_width=18, overflow="fold", vertical="bottom")
+    heads = ["Units", "Held-out F1", "Prec.", "Rec.", "Back-\noff", "Random-text F1", "Back-\noff", "Nodes"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for basis in result.bases:
+        held, random = (summary_of(basis, "graph", text, "f1") for text in TEXTS)
+        rivals = [number(summary_of(basis, "backoff_table", text, "f1").mean) for text in TEXTS]
+        means = [number(summary_of(basis, "graph", "held_out", metric).mean) for metric in ("precision", "recall")]
+        units = f"{len(basis.units)}/{basis.counts.get('examined', 0)}"
+        size = number(basis.graph_nodes.median, 0)
+        cells = [units, estimate(held), *means, rivals[0], estimate(random), rivals[1], size]
+        # Text, not str: a title is never read as console markup.
+        table.add_row(Text(basis.title), *map(Text, cells))
+    table.caption = (
+        "Units: explained/examined. Mean F1 of firing tokens with 95 % bootstrap interval. Back-off: mean F1 of a "
+        "table of counts from the same exemplars. Nodes: median graph size."
+    )
+    return table

@@ -1,0 +1,90 @@
+"""TrainingConfig: every choice of one training run, in one place."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from saelens_n2g.errors import InputError
+from saelens_n2g.jobs.artefacts import fingerprint
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+Precision = Literal["highest", "high", "medium"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a tied dictionary is learnt (Cunningham et al. 2023, section 2). Raises `InputError` on impossible values."""
+
+    expansion: float = 4.0
+    """R = d_sae / d_in: features per dimension of the activations."""
+    alpha: float = 8.6e-4
+    """Weight of the L1 term beside a squared error averaged over dimensions, as in the authors' code (their 8.6e-4).
+    Where the error is summed over dimensions (SAELens, dictionary_learning, the paper's formula) the same objective
+    has the weight `alpha * d_in`: 0.44 at d_in 512, 0.50 at 576. With `normalise`, activations have a root mean
+    square of 1 per dimension; without, the weight acts on raw activations and means something else in every model."""
+    lr: float = 1e-3
+    """Adam's learning rate, constant. The authors' code sets 1e-3, but there Adam's step counter never advances, so
+    that its bias correction stays that of the first step and long runs move at about 3.2e-4 of ordinary Adam."""
+    beta1: float = 0.9
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.999
+    """Adam's decay of the mean squared gradient."""
+    batch: int = 1024
+    """Activations per step."""
+    samples: int = 1_000_000
+    """Activations seen in all, epoch after epoch, rounded down to whole batches."""
+    seed: int = 0
+    """For the start and for the order of the rows."""
+    normalise: bool = True
+    """Whether to train on activations scaled to a mean squared norm of d_in; the saved weights take raw ones."""
+    device: str = "cpu"
+    """Where the dictionary is trained, as PyTorch names it."""
+    precision: Precision = "highest"
+    """PyTorch's float32 matmul precision. `highest` is float32 throughout; `high` and `medium` may use TF32 or
+    bfloat16 products where the hardware has them, and elsewhere only choose another library."""
+    log_every: int = 50
+    """Steps between two lines of metrics."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; 0 writes none."""
+    dead_window: int = 100_000
+    """A feature that has not fired for this many activations is dead. Also the least number of activations over
+    which firing rates are taken."""
+    wandb: WandbMode = "auto"
+    """`auto` goes online where there is an account, else offline; WANDB_MODE in the environment overrides `auto`, and
+    `disabled` there overrides everything."""
+    wandb_project: str = "saelens-n2g"
+    """Project in Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        for name in ("expansion", "lr", "batch", "samples", "log_every", "dead_window"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"training option {name}", "a number above 0", str(getattr(self, name)))
+        for name in ("alpha", "checkpoint_every", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"training option {name}", "a number >= 0", str(getattr(self, name)))
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"training option {name}", "a number in [0, 1)", str(getattr(self, name)))
+        if self.samples < self.batch:
+            raise InputError("training option samples", f"at least one batch ({self.batch})", str(self.samples))
+        for name, allowed in (("wandb", get_args(WandbMode)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"training option {name}", f"one of {', '.join(allowed)}", repr(getattr(self, name)))
+
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.samples // self.batch
+
+    def d_sae(self, d_in: int) -> int:
+        """Features for activations of width `d_in`."""
+        return max(1, round(self.expansion * d_in))
+
+    def identity(self) -> str:
+        """Fingerprint of whatever decides the weights after a given step: runs that agree in it may be continued."""
+        apart = ("samples", "device", "log_every", "checkpoint_every", "wandb", "wandb_project")
+        kept = {k: v for k, v in self.as_json().items() if k not in apart}
+        # 4 and 4.0 are one expansion.
+        return fingerprint({k: float(v) if isinstance(v, int | float) else v for k, v in kept.items()})
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, as JSON values."""
+        return asdict(self)
