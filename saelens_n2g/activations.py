@@ -76,7 +76,7 @@ class ActivationStore:
     shards: tuple[Shard, ...]
 
     def rows(self, site: Site) -> Float[np.ndarray, "token kept"]:
-        """All kept activations at `site` in memory, float32. Raises `ArtefactError` if a shard is missing or damaged."""
+        """All kept activations at `site` in memory, float32. Raises `ArtefactError` for a missing or damaged shard."""
         from safetensors.numpy import load_file
 
         parts = []

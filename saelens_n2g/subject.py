@@ -27,7 +27,39 @@ from saelens_n2g.sites import Site
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class Subject:
+class Tokenizer:
+    """Text to token ids and back, as a subject does it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Wrap a Hugging Face tokenizer; most callers want `Tokenizer.load`."""
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, name: str, *, revision: str | None = None) -> "Tokenizer":
+        """The tokenizer of a model, without the model. Names as in `Subject.load`; raises `InputError` likewise."""
+        from transformers import AutoTokenizer
+
+        try:
+            return cls(AutoTokenizer.from_pretrained(_resolve(name), revision=revision))
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise _unknown(name, error) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; no special token is added, and none is read out of the text."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def string(self, token: int) -> str:
+        """The text of one token, leading space kept; bytes that are no whole character show as U+FFFD."""
+        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return text
+
+
+class Subject(Tokenizer):
     """A booted TransformerLens bridge with what this package needs to know of it."""
 
     def __init__(self, bridge: Any, name: str, *, revision: str | None = None, bos: str | int = "auto") -> None:
@@ -36,8 +68,8 @@ class Subject:
         `bos`: `auto` takes the tokenizer's BOS (its EOS where it has none), `none` means no BOS, an integer is
         an id. Exactly one BOS stands at the front of every window, or none at all. Id 0 is a valid BOS.
         """
+        super().__init__(bridge.tokenizer)
         self.bridge, self.name, self.revision = bridge, name, revision
-        self.tokenizer = bridge.tokenizer
         if self.tokenizer is None:
             raise InputError(f"model {name!r}", "a tokenizer", "none")
         self.n_layers: int = bridge.cfg.n_layers
@@ -54,9 +86,9 @@ class Subject:
         cls,
         name: str,
         *,
+        revision: str | None = None,
         device: str = "auto",
         dtype: Dtype = "float32",
-        revision: str | None = None,
         bos: str | int = "auto",
     ) -> "Subject":
         """Boot a model by name, alias or folder.
@@ -64,11 +96,11 @@ class Subject:
         `device`: `auto` takes the first CUDA GPU, else the CPU. `revision` is a branch, tag or commit of the hub.
         Raises `InputError` if there is no such model, the folder is no model, or the device is not there.
         """
-        where = _device(device)
+        where = find_device(device)
         torch_dtype = getattr(torch, dtype, None)
         if not isinstance(torch_dtype, torch.dtype):
             raise InputError("dtype", "float32, bfloat16 or float16", repr(dtype))
-        with _quiet():
+        with quiet():
             bridge = _boot(name, where, torch_dtype, revision)
         return cls(bridge, name, revision=revision, bos=bos)
 
@@ -109,18 +141,6 @@ class Subject:
         """Size of the vector at `site`, found by running one token."""
         ids = torch.zeros((1, 1), dtype=torch.long)
         return self.activations(ids, [site])[site].shape[-1]
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; no special token is added, and none is read out of the text."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        return ids
-
-    def string(self, token: int) -> str:
-        """The text of one token, leading space kept; bytes that are no whole character show as U+FFFD."""
-        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return text
 
     def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]:
         """Activations (batch, pos, width) in float32 at each of `sites`, on the subject's device.
@@ -166,7 +186,8 @@ class Subject:
         }
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """`auto` (the first CUDA GPU, else the CPU) or a device by name. Raises `InputError` if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -181,17 +202,8 @@ def _device(name: str) -> torch.device:
 def _boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources.tl_legacy import TL_LEGACY_PREFIXES
-    from transformer_lens.supported_models import MODEL_ALIASES
 
-    if name == "embedded":
-        from saelens_n2g.embedded import model_folder
-
-        name = str(model_folder())
-    elif Path(name).exists():
-        if not (Path(name) / "config.json").is_file():
-            raise InputError(f"model folder {name}", "a Hugging Face folder with config.json", "none there")
-    else:
-        name = next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
+    asked, name = name, _resolve(name)
     try:
         if name.startswith(TL_LEGACY_PREFIXES):
             if revision is not None:
@@ -201,13 +213,32 @@ def _boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | N
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         if isinstance(error, InputError):
             raise
-        reason = " ".join(str(error).split())[:200]
-        expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
-        raise InputError(f"model {name!r}", expected, reason) from error
+        raise _unknown(asked, error) from error
+
+
+def _resolve(name: str) -> str:
+    """What the libraries know a model by: the folder of the embedded one, a folder, or an official hub name."""
+    if name == "embedded":
+        from saelens_n2g.embedded import model_folder
+
+        return str(model_folder())
+    if Path(name).exists():
+        if not (Path(name) / "config.json").is_file():
+            raise InputError(f"model folder {name}", "a Hugging Face folder with config.json", "none there")
+        return name
+    from transformer_lens.supported_models import MODEL_ALIASES
+
+    return next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
+
+
+def _unknown(name: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
+    return InputError(f"model {name!r}", expected, reason)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Booting prints bars and advice on stdout, stderr and the log; a tool's own output must stay readable."""
     import transformers
 

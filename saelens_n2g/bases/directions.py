@@ -83,8 +83,8 @@ def ica_basis(
     mean: Float[Tensor, "d"],
     *,
     seed: int = 0,
-    max_rows: int = 30_000,
-    max_iter: int = 50,
+    max_rows: int = 20_000,
+    max_iter: int = 80,
     tol: float = 1e-3,
     dtype: torch.dtype = torch.float32,
 ) -> AffineBasis:

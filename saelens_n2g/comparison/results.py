@@ -12,26 +12,13 @@ from typing import Any
 
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_json, write_json
+from saelens_n2g.scoring import Summary as Summary
 
 FORMAT, VERSION = "saelens-n2g/comparison", 1
 EXPLAINERS = ("graph", "token_table", "backoff_table", "backoff_table_corpus")
 TEXTS = ("held_out", "random")
 METRICS = ("precision", "recall", "f1", "quiet_precision", "quiet_recall", "quiet_f1")
 """Of firing tokens; the `quiet_` three are of non-firing tokens."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One metric over the units of a basis."""
-
-    mean: float | None
-    """Unweighted mean over the `n` units for which the metric is defined; None if there is none."""
-    low: float | None
-    """Lower end of the 95 % bootstrap interval of the mean (units resampled)."""
-    high: float | None
-    median: float | None
-    n: int
-    """Units that count in the mean."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +100,17 @@ class ComparisonResult:
             raise ArtefactError(f"file {path}", f"format {FORMAT!r}, version {VERSION}", str(found))
         try:
             return cls(
-                tuple(_basis(b) for b in value["bases"]), value["protocol"], value["dictionary"], value["provenance"]
+                tuple(basis_from_json(b) for b in value["bases"]),
+                value["protocol"],
+                value["dictionary"],
+                value["provenance"],
             )
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"file {path}", "a whole comparison", repr(error)) from error
 
 
-def _basis(value: dict[str, Any]) -> BasisResult:
+def basis_from_json(value: dict[str, Any]) -> BasisResult:
+    """Inverse of `dataclasses.asdict` on a `BasisResult`. Raises `KeyError` or `TypeError` if a field is amiss."""
     units = tuple(UnitResult(**{**u, "exemplars": tuple(u["exemplars"])}) for u in value["units"])
     summary = {
         e: {t: {m: Summary(**s) for m, s in metrics.items()} for t, metrics in texts.items()}

@@ -20,18 +20,20 @@ class Variant(NamedTuple):
     activations: np.ndarray
 
 
-def augment(pruned: Pruned, positions: list[int], *, threshold: float) -> Fit[list[Variant]]:
+def augment(pruned: Pruned, positions: list[int], *, threshold: float, longest: int) -> Fit[list[Variant]]:
     """Variants of `pruned` with the token at each of `positions` replaced in turn.
 
     Kept when the activation on the key token is at least `threshold` (in the subject's units); texts that come up
-    twice are kept once. What follows the key token is left out: it cannot change the activation there.
+    twice are kept once. What follows the key token is left out: it cannot change the activation there. A new word
+    may be more tokens than the old one; a text of more than `longest` tokens is dropped, since the subject's
+    context may not hold it.
     """
     head = pruned.tokens[: pruned.key + 1]
     proposals = yield from ask_substitutes([Masked(head, position) for position in positions])
     texts: dict[Tokens, int] = {}
     for substitute in (s for found in proposals for s in found):
         tokens = (*head[: substitute.start], *substitute.replacement, *head[substitute.stop :])
-        if tokens != head:
+        if tokens != head and len(tokens) <= longest:
             texts.setdefault(tokens, _moved(pruned.key, substitute))
     if not texts:
         return []

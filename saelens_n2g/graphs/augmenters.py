@@ -49,12 +49,17 @@ class SubjectInfill:
 
     @property
     def name(self) -> str:
-        return f"subject infill (top {self.top} of {self.candidates}, p >= {self.min_probability:g})"
+        top = f"top {self.top} of {self.candidates}, p >= {self.min_probability:g}"
+        return f"subject infill ({top}, {self.max_right} tokens to the right)"
 
     def substitutes(self, rows: Sequence[Masked]) -> list[list[Substitute]]:
-        """See `Augmenter.substitutes`. Tokens that are no readable text are never proposed."""
-        lefts = list(dict.fromkeys(row.tokens[: row.position] for row in rows))
-        proposed = dict(zip(lefts, self._propose(lefts), strict=True))
+        """See `Augmenter.substitutes`. Tokens that are no readable text are never proposed.
+
+        A position with no token to its left gets no proposal, and nothing is run for it: after a BOS alone (or
+        nothing) the subject could only name its context-free favourites.
+        """
+        lefts = list(dict.fromkeys(row.tokens[: row.position] for row in rows if row.position > 0))
+        proposed = {(): [], **dict(zip(lefts, self._propose(lefts), strict=True))}
         jobs: list[tuple[int, int, float, Tokens, int]] = []
         for i, row in enumerate(rows):
             left, right = row.tokens[: row.position], row.tokens[row.position + 1 :][: self.max_right]
@@ -86,20 +91,22 @@ class SubjectInfill:
             for text, v, t in zip(batch, values.tolist(), tokens.tolist(), strict=True):
                 readable = [(token, p) for token, p in zip(t, v, strict=True) if _readable(self.subject.string(token))]
                 out[text] = readable[: self.candidates]
-        return [out.get(text, []) for text in lefts]
+        return [out[text] for text in lefts]
 
     def _right_fit(self, texts: Sequence[tuple[Tokens, int]]) -> list[float]:
         """Log-probability of the last n tokens of each text, given what stands before them."""
-        lengths = {text: n for text, n in texts if n > 0}
-        out: dict[Tokens, float] = {}
-        for batch in self._batches(list(lengths)):
+        lengths: dict[Tokens, int] = {}  # one text may be asked for with several n
+        for text, n in texts:
+            lengths[text] = max(n, lengths.get(text, 0))
+        tails: dict[Tokens, Tensor] = {}
+        for batch in self._batches([text for text, n in lengths.items() if n > 0]):
             longest = max(lengths[text] for text in batch)
             logp = self._predictions(batch, longest + 1)
             for i, text in enumerate(batch):
                 n = lengths[text]
                 at = torch.arange(longest - n, longest)
-                out[text] = float(logp[i, at, torch.tensor(text[-n:])].sum())
-        return [out[text] if n > 0 else 0.0 for text, n in texts]
+                tails[text] = logp[i, at, torch.tensor(text[-n:])]
+        return [float(tails[text][-n:].sum()) if n > 0 else 0.0 for text, n in texts]
 
     def _predictions(self, batch: Sequence[Tokens], last: int) -> Float[Tensor, "batch last vocab"]:
         """Log-probabilities of the next token after each of the `last` final tokens of every text.
@@ -115,11 +122,9 @@ class SubjectInfill:
         return torch.log_softmax(self.subject.logits(ids).cpu()[torch.arange(len(batch))[:, None], at], dim=-1)
 
     def _batches(self, texts: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-        """Texts of similar length together; without a BOS an empty text has nothing to predict from and is left out."""
+        """Texts of similar length together."""
         batch: list[Tokens] = []
         for text in sorted(texts, key=lambda text: (len(text), text)):
-            if not text and self.subject.bos_id is None:
-                continue
             if batch and (len(batch) + 1) * (len(text) + 1) > self.batch_tokens:
                 yield batch
                 batch = []

@@ -151,18 +151,13 @@ class Graph:
     def to_text(self) -> str:
         """One line per path, read left to right as text: context, then the activating token in brackets."""
         lines: list[tuple[float, str]] = []
-
-        def visit(node: Node, path: list[int]) -> None:
-            path = [*path, node.token]
+        path: list[int] = []
+        for node, depth, _ in self.walk():
+            path[depth:] = [node.token]
             if node.end is not None:
                 before = "".join(self.string(t) for t in reversed(path[1:]))
                 line = f"{before}[{self.string(path[0])}]  {node.end.activation:.2f}  (n={node.end.support})"
                 lines.append((-node.end.activation, line.replace("\n", "\\n")))
-            for _, child in sorted(node.children.items()):
-                visit(child, path)
-
-        for _, root in sorted(self.roots.items()):
-            visit(root, [])
         return "\n".join(line for _, line in sorted(lines)) or "(never fires)"
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,8 +166,8 @@ class Graph:
         nodes: list[list[Any]] = []
         for node, _, parent in self.walk():
             index[id(node)] = len(nodes)
-            end = None if node.end is None else [round(node.end.activation, 6), node.end.support]
-            nodes.append([node.token, None if parent is None else index[id(parent)], round(node.importance, 6), end])
+            end = None if node.end is None else [node.end.activation, node.end.support]
+            nodes.append([node.token, None if parent is None else index[id(parent)], node.importance, end])
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -197,10 +192,12 @@ class Graph:
             nodes: list[Node] = []
             for token, parent, importance, end in value["nodes"]:
                 node = Node(int(token), float(importance), {}, None if end is None else End(float(end[0]), int(end[1])))
+                if parent is not None and not 0 <= parent < len(nodes):
+                    raise IndexError(f"node {len(nodes)} has parent {parent}")
                 level = graph.roots if parent is None else nodes[parent].children
                 level[node.token] = node
                 nodes.append(node)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise ArtefactError("graph", "whole nodes, strings and provenance", repr(error)) from error
         return graph
 

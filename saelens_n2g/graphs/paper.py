@@ -112,7 +112,8 @@ def _paths(
     targets = [
         j
         for j in range(len(pruned.tokens))
-        if pruned.original[j] >= floor and pruned.activations[j] >= options.keep * pruned.original[j]
+        if j == pruned.key  # asked twice, in batches of different shape: rounding must not lose it at the threshold
+        or (pruned.original[j] >= floor and pruned.activations[j] >= options.keep * pruned.original[j])
     ]
     importance = yield from saliency(pruned.tokens, pruned.activations, targets, context.mask_id)
     paths = [
@@ -125,7 +126,8 @@ def _paths(
     matters = [k for k in range(pruned.key) if own[k] >= options.importance_threshold]
     # The pruned text may fire at half strength only; a variant is held to the same standard as the pruned text.
     loss = max(1.0, float(pruned.original[pruned.key]) / float(pruned.activations[pruned.key]))
-    variants = yield from augment(pruned, [*matters, pruned.key], threshold=floor / loss)
+    positions, longest = [*matters, pruned.key], len(exemplar.tokens)
+    variants = yield from augment(pruned, positions, threshold=floor / loss, longest=longest)
     columns = yield from together([saliency(v.tokens, v.activations, [v.key], context.mask_id) for v in variants])
     for variant, column_of_key in zip(variants, columns, strict=True):
         activation = float(variant.activations[variant.key]) * loss / max_activation

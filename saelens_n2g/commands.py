@@ -1,0 +1,246 @@
+"""What the commands of the command line do. Each composes the package; `cli.py` only reads options."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from saelens_n2g.comparison.config import BASES, RunConfig, SubjectConfig, TextConfig
+from saelens_n2g.comparison.units import UnitRule
+from saelens_n2g.errors import ArtefactError, InputError, N2GError, UnitError
+from saelens_n2g.progress import Reporter
+from saelens_n2g.sites import Site
+from saelens_n2g.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from saelens_n2g.bases.base import Basis
+    from saelens_n2g.comparison.explain import Unit
+    from saelens_n2g.comparison.workspace import Workspace
+
+
+def config_of(
+    *,
+    model: str = "embedded",
+    corpus: str = "embedded",
+    layer: int = 3,
+    unit: str | None = None,
+    bases: str = ",".join(BASES),
+    stream: str = "resid_post",
+    dictionary: Path | None = None,
+    units: int = 24,
+    tokens: int = 400_000,
+    width: int = 128,
+    expansion: float = 4.0,
+    alpha: float = 8.6e-4,
+    lr: float = 1e-3,
+    samples: int = 1_000_000,
+    augmenter: str = "auto",
+    wandb: str = "auto",
+    device: str = "auto",
+    dtype: str = "float32",
+    bos: str = "auto",
+    revision: str | None = None,
+    seed: int = 0,
+) -> RunConfig:
+    """Settings out of command-line options; a `unit` decides layer, site and basis. Raises `InputError`."""
+    neurons = "mlp_post"
+    if unit is not None:
+        site, bases, _ = parse_unit(unit)
+        layer = site.layer
+        neurons, stream = (site.kind, stream) if bases == "neurons" else (neurons, site.kind)
+    training = TrainingConfig(
+        expansion=expansion,
+        alpha=alpha,
+        lr=lr,
+        samples=samples,
+        seed=seed,
+        wandb=wandb,  # type: ignore[arg-type]
+    )
+    config = RunConfig(
+        subject=SubjectConfig(model=model, revision=revision, device=device, dtype=dtype, bos=bos),
+        text=TextConfig(corpus=corpus, tokens=tokens, width=width),
+        layer=layer,
+        neurons=neurons,  # type: ignore[arg-type]  # a kind, checked by Site
+        stream=stream,  # type: ignore[arg-type]
+        bases=tuple(name.strip() for name in bases.split(",") if name.strip()),
+        dictionary=None if dictionary is None else str(dictionary),
+        training=training,
+        rule=UnitRule(units=units, seed=seed),
+        augmenter=augmenter,
+        seed=seed,
+    )
+    return replace(config, paper=replace(config.paper, augment=augmenter != "none"))
+
+
+def parse_unit(text: str) -> tuple[Site, str, int]:
+    """`3.mlp_post/neurons/1214` -> site, basis, index. Raises `InputError`."""
+    parts = text.split("/")
+    if len(parts) != 3 or not parts[2].isdecimal() or parts[1] not in BASES:
+        raise InputError(f"unit {text!r}", f"LAYER.KIND/BASIS/INDEX with a basis of {', '.join(BASES)}", repr(text))
+    return Site.parse(parts[0]), parts[1], int(parts[2])
+
+
+def compare(config: RunConfig, out: Path, reporter: Reporter) -> None:
+    """Run or finish a comparison and print its table."""
+    from saelens_n2g.comparison.run import REPORT
+    from saelens_n2g.comparison.run import compare as run
+    from saelens_n2g.comparison.table import terminal_table
+
+    result = run(config, out, reporter)
+    console = Console()
+    console.print(terminal_table(result))
+    if result.dictionary:
+        known = {k: v for k, v in result.dictionary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        console.print("dictionary: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()), highlight=False)
+    console.print(f"report: {out / REPORT / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def train(config: RunConfig, out: Path, reporter: Reporter) -> None:
+    """Train a dictionary, or go on with one, and print what it does to test activations."""
+    from saelens_n2g.bases.formats import load_saelens
+    from saelens_n2g.comparison.run import train_dictionary
+    from saelens_n2g.comparison.workspace import Workspace
+
+    workspace = Workspace(config, out, reporter)
+    folder = train_dictionary(workspace)
+    workspace.discard_activations()
+    dictionary = load_saelens(folder)
+    test = dictionary.metadata["evaluation"]["test"]
+    print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
+    print(f"on test documents: fvu {test['fvu']:.4f}, l0 {test['l0']:.1f}, dead {test['dead']} of {dictionary.d_sae}")
+
+
+def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Reporter) -> None:
+    """Print the strongest windows of a unit and write all its exemplars as JSON."""
+    from saelens_n2g.comparison.explain import exemplars_as_json
+    from saelens_n2g.jobs.artefacts import write_json
+
+    workspace, _, found = _one_unit(config, unit, out, reporter)
+    value = exemplars_as_json(workspace, found)
+    path = out / "exemplars" / f"{unit.replace('/', '_')}.json"
+    write_json(path, value)
+    workspace.discard_activations()
+    console = Console()
+    scale = found.statistics.max_activation
+    console.print(f"{unit}: maximum {scale:.4g}, fires on {found.statistics.fit_firing} tokens of the fit text\n")
+    for which in ("fit", "test"):
+        for one in value[which][:top]:
+            console.print(Text(f"{which}  {max(one['activations']) / scale:.2f}  {one['document']}", style="bold"))
+            console.print(coloured(one["tokens"], np.array(one["activations"]) / scale), end="\n\n")
+    console.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
+    """Fit the graph of one unit, write it, print it with its scores. Raises `UnitError` where there is none."""
+    from saelens_n2g.comparison.explain import Explained, augmenter_of, fit_units, publish, score
+    from saelens_n2g.comparison.scores import TextScores
+
+    workspace, basis, found = _one_unit(config, unit, out, reporter)
+    augmenter = augmenter_of(workspace)
+    with reporter.stage(f"fit {unit}", "units") as tick:
+        graph = fit_units(workspace, basis, [found], augmenter, tick)[0][found.index]
+    if isinstance(graph, N2GError):
+        raise graph
+    texts = TextScores(workspace.windows, *workspace.split, workspace.subject.string)
+    scores = score(texts, found, graph, config.rule.threshold)
+    result = publish(workspace, Explained(found, graph, scores), out)
+    workspace.discard_activations()
+    print(result.text)
+    for explainer, by_text in scores.items():
+        values = [f"{text} F1 {_number(by_text[text]['f1'])}" for text in by_text]
+        print(f"{explainer:22s} {', '.join(values)}")
+    print(f"written: {out / result.graph_file} (and .svg, .dot)")
+
+
+def _one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tuple[Workspace, Basis, Unit]":
+    """Workspace, basis and the unit with its exemplars. Raises `UnitError` if it never fires in the fit text."""
+    from saelens_n2g.comparison.explain import build, unit_of
+    from saelens_n2g.comparison.units import statistics
+    from saelens_n2g.comparison.workspace import Workspace
+
+    site, name, index = parse_unit(unit)
+    workspace = Workspace(config, out, reporter)
+    workspace.subject.check(site)
+    if name == "sae" and config.dictionary is None:
+        raise InputError(f"unit {unit}", "--dictionary, the folder of the trained dictionary it belongs to", "none")
+    if name == "neurons":
+        width = workspace.subject.width(site)
+        if index >= width:
+            raise InputError(f"index of unit {unit}", f"0 to {width - 1}", str(index))
+        rows = workspace.harvest({site: [index]}).rows(site)
+        basis, values = build(workspace, name), np.maximum(rows[:, 0], 0.0)
+    else:
+        import torch
+
+        basis = build(workspace, name)
+        if index >= basis.n_features:
+            raise InputError(f"index of unit {unit}", f"0 to {basis.n_features - 1}", str(index))
+        values = basis.encode_features(workspace.stream, torch.tensor([index]))[:, 0].numpy()
+    found = statistics(values, workspace.fit_tokens, config.rule.threshold)
+    if not found.max_activation > 0.0:
+        raise UnitError(f"unit {unit}", "an activation above 0 in the fit text", "none (dead there)")
+    return workspace, basis, unit_of(workspace, basis, index, found, values)
+
+
+def predict(path: Path, text: str | None, file: Path | None, model: str | None, *, as_json: bool) -> None:
+    """Predict with a stored graph; only the tokenizer of its model is loaded."""
+    from saelens_n2g.graphs.graph import Graph
+    from saelens_n2g.jobs.artefacts import read_json
+    from saelens_n2g.subject import Tokenizer
+
+    try:
+        graph = Graph.from_dict(read_json(path))
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error.thing}", error.expected, error.found) from error
+    content = _text(text, file)
+    about = graph.provenance.get("subject", {})
+    tokenizer = Tokenizer.load(model or about.get("model", "embedded"), revision=about.get("revision"))
+    ids = tokenizer.encode(content)
+    if not ids:
+        raise InputError("text", "at least one token", "an empty text")
+    predicted = graph.predict(ids)
+    tokens = [tokenizer.string(t) for t in ids]
+    if as_json:
+        value = {"unit": graph.unit, "ids": ids, "tokens": tokens, "predicted": [round(float(p), 4) for p in predicted]}
+        print(json.dumps(value, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(coloured(tokens, predicted))
+    fires = int((predicted >= 0.5).sum())
+    console.print(f"{graph.unit} fires on {fires} of {len(ids)} tokens", highlight=False)
+    if not console.is_terminal:
+        for token, value in zip(tokens, predicted, strict=True):
+            if value > 0:
+                console.print(f"{value:.2f}\t{token!r}", highlight=False, markup=False)
+
+
+def _text(text: str | None, file: Path | None) -> str:
+    if (text is None) == (file is None):
+        raise InputError("predict", "either --text or --file", "both" if text is not None else "neither")
+    if text is not None:
+        return text
+    assert file is not None
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"file {file}", "a text file in UTF-8", str(error)) from error
+
+
+def coloured(tokens: list[str], values: "np.ndarray[Any, Any]") -> Text:
+    """Tokens on a red ground as strong as their value in [0, 1]; plain where it is 0."""
+    text = Text()
+    for token, value in zip(tokens, values, strict=True):
+        strength = min(max(float(value), 0.0), 1.0)
+        shade = 235 - round(190 * strength)
+        style = f"black on rgb(255,{shade},{shade})" if strength >= 0.05 else ""
+        text.append(token.replace("\n", "⏎\n"), style=style)
+    return text
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -1,0 +1,118 @@
+"""RunConfig: every choice of a run, from the model's name to the number of units."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from saelens_n2g.comparison.units import UnitRule
+from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.paper import PaperOptions
+from saelens_n2g.jobs.artefacts import fingerprint
+from saelens_n2g.sites import Site, SiteKind
+from saelens_n2g.training.config import TrainingConfig
+
+BASES = ("neurons", "sae", "random", "pca", "ica")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectConfig:
+    """Which model."""
+
+    model: str = "embedded"
+    """`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None takes the default."""
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`."""
+    dtype: str = "float32"
+    """Precision of the subject: float32, bfloat16 or float16. Activations come out in float32."""
+    bos: str = "auto"
+    """`auto` (the tokenizer's), `none`, or an id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Which text."""
+
+    corpus: str = "embedded"
+    """`embedded`, `embedded:python`, `hf:NAME[@CONFIG][:SPLIT][#FIELD]`, a .txt or .jsonl file, or a folder of them."""
+    tokens: int = 400_000
+    """Tokens to use, windows drawn at random from the whole corpus; fewer if the corpus is smaller."""
+    read: int = 20_000_000
+    """Tokens to read from the corpus at most before drawing."""
+    width: int = 128
+    """Tokens per window, BOS included."""
+    test_share: float = 0.25
+    """Share of the tokens whose documents are kept for testing."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.read < 1:
+            raise InputError("option tokens", "an integer >= 1", str(min(self.tokens, self.read)))
+        if not 0.0 < self.test_share < 1.0:
+            raise InputError("option test_share", "a share between 0 and 1", str(self.test_share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run. The defaults are the demo's."""
+
+    subject: SubjectConfig = field(default_factory=SubjectConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    layer: int = 3
+    """Block whose neurons and residual stream are explained."""
+    neurons: SiteKind = "mlp_post"
+    """Site of the neurons; the coordinates of any other site can be looked at the same way."""
+    stream: SiteKind = "resid_post"
+    """Site of the dictionary and of the random, PCA and ICA directions."""
+    bases: tuple[str, ...] = BASES
+    """Which bases, in the order of the tables."""
+    dictionary: str | None = None
+    """Folder of a trained dictionary in SAELens format; None trains one."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    rule: UnitRule = field(default_factory=UnitRule)
+    exemplars: int = 20
+    """Top windows per unit, for fitting and for testing each."""
+    paper: PaperOptions = field(default_factory=PaperOptions)
+    augmenter: str = "auto"
+    """`auto` (BERT if it is on this machine, else the subject), `subject`, `none`, or a fill-mask model."""
+    mask: str = "auto"
+    """What a masked token becomes: `auto`, `pad` (the padding token) or a text that is one token (see `mask_id`)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.bases if name not in BASES]
+        if unknown or not self.bases:
+            raise InputError("option bases", f"some of {', '.join(BASES)}", ", ".join(unknown) or "none")
+        if self.exemplars < 1:
+            raise InputError("option exemplars", "an integer >= 1", str(self.exemplars))
+        Site(self.layer, self.stream)
+
+    def site(self, basis: str) -> Site:
+        """Where a basis reads: neurons at `neurons`, the others at the stream."""
+        return Site(self.layer, self.neurons if basis == "neurons" else self.stream)
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return asdict(self)
+
+    def key(self, stage: str, basis: str | None = None) -> str:
+        """Fingerprint of what decides a stage's result; a finished stage with another key is done again."""
+        from saelens_n2g import __version__
+
+        every = self.as_json()
+        text = {"version": __version__, "text": every["text"], "seed": self.seed, "subject": every["subject"]}
+        sites = {
+            "layer": self.layer,
+            "stream": self.stream,
+            "neurons": self.neurons,
+            "bases": list(self.bases),
+            "rule": every["rule"],
+        }
+        fit = {"exemplars": self.exemplars, "paper": every["paper"], "augmenter": self.augmenter, "mask": self.mask}
+        parts: dict[str, list[Any]] = {
+            "text": [text],
+            "activations": [text, sites],
+            "dictionary": [text, {"layer": self.layer, "stream": self.stream}, every["training"], self.dictionary],
+            "explain": [text, sites, every["training"], self.dictionary, fit, basis],
+            "report": [every, __version__],
+        }
+        return fingerprint([stage, *parts[stage]])

@@ -1,0 +1,147 @@
+"""The road from a model's name to a report, in stages that are done once.
+
+A stage that has ended for the same settings is passed over, so a run that was interrupted goes on where it stopped,
+inside the two long stages too: activations from the last finished shard, training from the last checkpoint.
+"""
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saelens_n2g.bases.formats import SaeMetadata, load_saelens
+from saelens_n2g.comparison.config import RunConfig
+from saelens_n2g.comparison.explain import explain_basis
+from saelens_n2g.comparison.results import BasisResult, ComparisonResult, basis_from_json
+from saelens_n2g.comparison.units import rule_as_json
+from saelens_n2g.comparison.workspace import Workspace
+from saelens_n2g.errors import ArtefactError
+from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_text
+from saelens_n2g.progress import Reporter
+from saelens_n2g.sites import Site
+
+REPORT = "report"
+
+
+def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonResult:
+    """Do whatever is not done yet in `folder` and return the comparison; the report lies in `folder/report`.
+
+    Raises `InputError` for settings that cannot be, `ArtefactError` for damaged files of an earlier run.
+    """
+    workspace = Workspace(config, folder, reporter)
+    report = folder / REPORT
+    if workspace.finished("report"):
+        require(report, "report")
+        reporter.note(f"nothing to do: {report} is finished for these settings")
+        return ComparisonResult.load(report / "results.json")
+    if "sae" in config.bases and config.dictionary is None:
+        train_dictionary(workspace)
+    results = [explained(workspace, name) for name in config.bases]
+    result = ComparisonResult(
+        bases=tuple(results),
+        protocol=_protocol(workspace),
+        dictionary=_dictionary(workspace) if "sae" in config.bases else {},
+        provenance=workspace.provenance(),
+    )
+    with reporter.stage("report"):
+        write_report(result, workspace, report)
+    workspace.finish("report")
+    workspace.discard_activations()
+    return result
+
+
+def train_dictionary(workspace: Workspace) -> Path:
+    """The run's dictionary in SAELens format, trained now if it is not there yet; returns its folder."""
+    from saelens_n2g.training import train
+
+    config, folder = workspace.config, workspace.folder / "dictionary"
+    if workspace.finished("dictionary"):
+        require(folder / "sae", "dictionary")
+        return folder / "sae"
+    device = workspace.subject.device.type
+    fit = torch.from_numpy(workspace.fit_tokens)
+    stream = workspace.stream
+    metadata = SaeMetadata(
+        model_name=config.subject.model,
+        hook_name=Site(config.layer, config.stream).hook,
+        context_size=config.text.width,
+        prepend_bos=workspace.subject.bos_id is not None,
+        dataset_path=config.text.corpus,
+        extra={"provenance": workspace.provenance()},
+    )
+    with workspace.reporter.stage(f"dictionary on {Site(config.layer, config.stream)}", "steps") as tick:
+        result = train(
+            replace(config.training, device=device),
+            stream[fit],
+            folder,
+            metadata=metadata,
+            test_rows=stream[~fit],
+            on_step=lambda step, total, _line: tick(step, total),
+            report=workspace.reporter.note,
+        )
+    workspace.finish("dictionary")
+    return result.folder
+
+
+def explained(workspace: Workspace, name: str) -> BasisResult:
+    """Units of one basis, explained and scored; from disk if that was done before."""
+    folder = workspace.folder / "bases" / name
+    if workspace.finished("explain", name):
+        require(folder, "explained basis")
+        return basis_from_json(read_json(folder / "basis.json"))
+    workspace.store  # noqa: B018  # harvested under a bar of its own, before this one opens
+    stage = workspace.reporter.stage(f"explain {name}", "units")
+    with stage as tick, publishing(folder, {"key": workspace.config.key("explain", name)}) as work:
+        result = explain_basis(workspace, name, work, tick)
+    workspace.finish("explain", name)
+    return result
+
+
+def write_report(result: ComparisonResult, workspace: Workspace, folder: Path) -> None:
+    """Publish results, table, figure, graphs, exemplars and page as one folder."""
+    from saelens_n2g.comparison.figure import draw
+    from saelens_n2g.comparison.page import write_page
+    from saelens_n2g.comparison.table import markdown
+
+    with publishing(folder, {"key": workspace.config.key("report")}) as work:
+        for basis in result.bases:
+            for part in ("graphs", "exemplars"):
+                source = workspace.folder / "bases" / basis.name / part
+                if source.is_dir():
+                    shutil.copytree(source, work / part, dirs_exist_ok=True)
+        result.save(work / "results.json")
+        write_text(work / "comparison.md", markdown(result))
+        draw(result, work)
+        write_page(result, work)
+
+
+def _protocol(workspace: Workspace) -> dict[str, Any]:
+    config = workspace.config
+    return {
+        **rule_as_json(config.rule),
+        "firing_threshold": config.rule.threshold,
+        "exemplars": config.exemplars,
+        "window": config.text.width,
+        "method": {"name": "paper", **asdict(config.paper)},
+        "held_out": "top windows of the test documents, near-duplicates left out (Foote et al. 2023, section 4)",
+        "random": "all windows of the test documents",
+    }
+
+
+def _dictionary(workspace: Workspace) -> dict[str, Any]:
+    """What is said of the dictionary in the report. A foreign one may know less of itself."""
+    config = workspace.config
+    folder = Path(config.dictionary) if config.dictionary else workspace.folder / "dictionary" / "sae"
+    dictionary = load_saelens(folder)
+    known = dictionary.metadata
+    out: dict[str, Any] = {"d_in": dictionary.d_in, "d_sae": dictionary.d_sae, "tied": dictionary.tied}
+    evaluation = known.get("evaluation")
+    if isinstance(evaluation, dict):
+        if not isinstance(evaluation.get("test"), dict):
+            raise ArtefactError(f"dictionary {folder}", "an evaluation on test rows", "none")
+        test = evaluation["test"]
+        out |= {k: test[k] for k in ("fvu", "fvu_typical", "l0", "dead")}
+        out |= {"samples": known["training_samples"], "alpha": known["training"]["alpha"]}
+    return out

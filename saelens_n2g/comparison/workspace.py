@@ -1,0 +1,156 @@
+"""Workspace: a run's folder and what lies in it. Loads what is there, makes what is not, each thing once.
+
+folder/text/          token windows            folder/bases/NAME/   units of one basis, explained and scored
+folder/activations/   shards, removed at the end   folder/report/   tables, figure, page
+folder/dictionary/    the trained SAE              folder/stages/   which stage is finished, for which settings
+"""
+
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from saelens_n2g.activations import ActivationStore, harvest
+from saelens_n2g.comparison.config import RunConfig
+from saelens_n2g.corpus import Windows, load_documents, split_documents, tokenise
+from saelens_n2g.jobs.artefacts import ensure_folder, read_json, write_json
+from saelens_n2g.progress import Reporter
+from saelens_n2g.provenance import provenance
+from saelens_n2g.sites import Site
+from saelens_n2g.subject import Subject
+
+
+class Workspace:
+    """One run: its settings, its folder, and the stages every command shares."""
+
+    def __init__(self, config: RunConfig, folder: Path, reporter: Reporter) -> None:
+        self.config, self.folder, self.reporter = config, ensure_folder(folder), reporter
+
+    def finished(self, stage: str, basis: str | None = None) -> bool:
+        """Whether `stage` ended earlier with the same settings."""
+        path = self._marker(stage, basis)
+        return path.exists() and read_json(path) == {"key": self.config.key(stage, basis)}
+
+    def finish(self, stage: str, basis: str | None = None) -> None:
+        """Record that `stage` has ended; call when its artefacts are published."""
+        write_json(self._marker(stage, basis), {"key": self.config.key(stage, basis)})
+
+    def _marker(self, stage: str, basis: str | None) -> Path:
+        return self.folder / "stages" / f"{stage if basis is None else f'{stage}-{basis}'}.json"
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The model, loaded when first needed; its sites are checked at once."""
+        wanted = self.config.subject
+        with self.reporter.stage(f"load {wanted.model}"):
+            subject = Subject.load(
+                wanted.model,
+                device=wanted.device,
+                dtype=wanted.dtype,  # type: ignore[arg-type]  # checked by Subject.load
+                revision=wanted.revision,
+                bos=wanted.bos,
+            )
+        for basis in self.config.bases:
+            subject.check(self.config.site(basis))
+        return subject
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The text as token windows."""
+        folder, text = self.folder / "text", self.config.text
+        if self.finished("text"):
+            return Windows.load(folder)
+        subject = self.subject
+        with self.reporter.stage(f"read {text.corpus}", "tokens") as tick:
+            windows = tokenise(
+                load_documents(text.corpus),
+                subject.encode,
+                width=text.width,
+                bos_id=subject.bos_id,
+                pad_id=subject.pad_id,
+                max_tokens=text.read,
+                source=text.corpus,
+                report=lambda tokens: tick(tokens, tokens),
+            )
+        windows = draw_windows(windows, text.tokens, self.config.seed)
+        windows.save(folder)
+        self.finish("text")
+        return windows
+
+    @cached_property
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the fit windows and of the test windows."""
+        return split_documents(self.windows, test_share=self.config.text.test_share, seed=self.config.seed)
+
+    @cached_property
+    def fit_tokens(self) -> np.ndarray:
+        """Bool per scored token: whether its document is one of the fit documents."""
+        fit = np.zeros(len(self.windows), dtype=bool)
+        fit[self.split[0]] = True
+        mask = self.windows.mask
+        return np.repeat(fit, mask.sum(axis=1))
+
+    def neuron_columns(self, width: int) -> list[int]:
+        """The candidates among the neurons, ascending: the only ones whose activations are kept."""
+        return sorted(int(i) for i in self.config.rule.candidates(width))
+
+    @cached_property
+    def store(self) -> ActivationStore:
+        """Activations of the whole text at every site of the run."""
+        columns: dict[Site, Sequence[int] | None] = {}
+        for basis in self.config.bases:
+            site = self.config.site(basis)
+            columns[site] = self.neuron_columns(self.subject.width(site)) if basis == "neurons" else None
+        return self.harvest(columns)
+
+    def harvest(self, columns: dict[Site, Sequence[int] | None]) -> ActivationStore:
+        """One pass of the subject over the text."""
+        subject, windows = self.subject, self.windows
+        title = f"activations at {', '.join(map(str, columns))}"
+        with self.reporter.stage(title, "windows") as tick:
+            return harvest(subject, windows, columns, self.folder / "activations", report=tick)
+
+    @cached_property
+    def stream(self) -> torch.Tensor:
+        """(scored token, d) activations of the residual stream, all windows."""
+        return torch.from_numpy(self.store.rows(Site(self.config.layer, self.config.stream)))
+
+    @cached_property
+    def neurons(self) -> np.ndarray:
+        """(scored token, candidate) activations of the candidate neurons, signed."""
+        return self.store.rows(self.config.site("neurons"))
+
+    def provenance(self) -> dict[str, Any]:
+        """Subject, text, settings, versions."""
+        fit, test = self.split
+        windows = self.windows
+        corpus = {
+            "source": windows.source,
+            "fingerprint": windows.fingerprint(),
+            "documents": len(set(windows.document.tolist())),
+            "windows": len(windows),
+            "tokens": windows.n_tokens,
+            "fit_tokens": int(windows.subset(fit).n_tokens),
+            "test_tokens": int(windows.subset(test).n_tokens),
+        }
+        return provenance(subject=self.subject.describe(), corpus=corpus, config=self.config.as_json())
+
+    def discard_activations(self) -> None:
+        """Remove the harvested activations, by far the largest thing in the folder, once nothing needs them."""
+        for name in ("store", "stream", "neurons"):
+            self.__dict__.pop(name, None)
+        if (self.folder / "activations").exists():
+            shutil.rmtree(self.folder / "activations")
+
+
+def draw_windows(windows: Windows, tokens: int, seed: int) -> Windows:
+    """Windows drawn at random until they hold `tokens` scored tokens, in their old order; all if there are fewer."""
+    if windows.n_tokens <= tokens:
+        return windows
+    order = np.random.default_rng([seed, 1]).permutation(len(windows))
+    sizes = windows.mask.sum(axis=1)[order].cumsum()
+    return windows.subset(np.sort(order[: int(np.searchsorted(sizes, tokens)) + 1]))
