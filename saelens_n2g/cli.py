@@ -62,10 +62,10 @@ def _top(
 @app.command(epilog=_example("demo", "demo --out runs/other --layer 5 --units 40"))
 def demo(
     out: Out = Path("runs/demo"),
-    layer: Layer = 3,
+    layer: Layer = 1,
     units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 24,
     tokens: Tokens = 400_000,
-    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_000_000,
+    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
     augmenter: AugmenterName = "auto",
     wandb: Wandb = "auto",
     seed: Seed = 0,
@@ -96,7 +96,7 @@ def compare(
     out: Out,
     model: Model = "embedded",
     corpus: Corpus = "embedded",
-    layer: Layer = 3,
+    layer: Layer = 1,
     bases: Annotated[
         str, typer.Option(help="Comma-separated: neurons, sae, random, pca, ica.")
     ] = "neurons,sae,random,pca,ica",
@@ -104,7 +104,7 @@ def compare(
     units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 24,
     tokens: Tokens = 400_000,
     width: Width = 128,
-    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_000_000,
+    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
     augmenter: AugmenterName = "auto",
     wandb: Wandb = "auto",
     device: Device = "auto",
@@ -126,14 +126,15 @@ def train(
     out: Out,
     model: Model = "embedded",
     corpus: Corpus = "embedded",
-    layer: Layer = 3,
+    layer: Layer = 1,
     stream: Annotated[
         str, typer.Option(help="Site kind: resid_pre, resid_mid, resid_post, mlp_out, attn_out.")
     ] = "resid_post",
     expansion: Annotated[float, typer.Option(help="Features per dimension of the activations (R).")] = 4.0,
-    alpha: Annotated[float, typer.Option(help="L1 weight beside a squared error averaged over dimensions.")] = 8.6e-4,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
-    samples: Annotated[int, typer.Option(help="Activations to train on, epoch after epoch.")] = 1_000_000,
+    alpha: Annotated[float, typer.Option(help="L1 weight beside a squared error averaged over dimensions.")] = 3e-3,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
+    batch: Annotated[int, typer.Option(help="Activations per step.")] = 256,
+    samples: Annotated[int, typer.Option(help="Activations to train on, epoch after epoch.")] = 1_200_000,
     tokens: Tokens = 400_000,
     width: Width = 128,
     wandb: Wandb = "auto",

@@ -27,7 +27,7 @@ def config_of(
     *,
     model: str = "embedded",
     corpus: str = "embedded",
-    layer: int = 3,
+    layer: int = 1,
     unit: str | None = None,
     bases: str = ",".join(BASES),
     stream: str = "resid_post",
@@ -36,9 +36,10 @@ def config_of(
     tokens: int = 400_000,
     width: int = 128,
     expansion: float = 4.0,
-    alpha: float = 8.6e-4,
-    lr: float = 1e-3,
-    samples: int = 1_000_000,
+    alpha: float = 3e-3,
+    lr: float = 3e-3,
+    batch: int = 256,
+    samples: int = 1_200_000,
     augmenter: str = "auto",
     wandb: str = "auto",
     device: str = "auto",
@@ -57,6 +58,7 @@ def config_of(
         expansion=expansion,
         alpha=alpha,
         lr=lr,
+        batch=batch,
         samples=samples,
         seed=seed,
         wandb=wandb,  # type: ignore[arg-type]
@@ -93,7 +95,9 @@ def compare(config: RunConfig, out: Path, reporter: Reporter) -> None:
 
     result = run(config, out, reporter)
     console = Console()
-    console.print(terminal_table(result))
+    if not console.is_terminal:
+        console = Console(width=100)
+    console.print(terminal_table(result, console.width))
     if result.dictionary:
         known = {k: v for k, v in result.dictionary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         console.print("dictionary: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()), highlight=False)

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.explanations.base import Explanation
@@ -165,14 +165,17 @@ def summarise(values: Sequence[float | None], *, seed: int, resamples: int = 200
     n = len(known)
     if n == 0:
         return Summary(None, None, None, None, 0)
-    rng = np.random.default_rng(seed)
-    step = max(1, BLOCK // n)
-    means = [
-        known[rng.integers(0, n, size=(min(step, resamples - done), n))].mean(axis=1)
-        for done in range(0, resamples, step)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    low, high = np.percentile(_resampled_means(known, resamples, np.random.default_rng(seed)), [2.5, 97.5])
     return Summary(float(known.mean()), float(low), float(high), float(np.median(known)), n)
+
+
+def _resampled_means(
+    values: Float64[np.ndarray, "unit"], resamples: int, rng: np.random.Generator
+) -> Float64[np.ndarray, "resamples"]:
+    """Means of `resamples` draws of as many units as there are, with replacement, at most `BLOCK` values at a time."""
+    n, step = len(values), max(1, BLOCK // len(values))
+    sizes = [min(step, resamples - done) for done in range(0, resamples, step)]
+    return np.concatenate([values[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
 
 
 def share_at_least(values: Sequence[float | None], bound: float, seed: int, *, resamples: int = 2000) -> Summary:

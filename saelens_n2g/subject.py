@@ -56,7 +56,9 @@ class Tokenizer:
     def string(self, token: int) -> str:
         """The text of one token, leading space kept; bytes that are no whole character show as U+FFFD."""
         text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return text
+        # SentencePiece decoders take the space off whatever comes first, which here is the only token.
+        spaced = text[:1] != " " and str(self.tokenizer.convert_ids_to_tokens(token)).startswith("\u2581")
+        return " " + text if spaced else text
 
 
 class Subject(Tokenizer):
@@ -70,8 +72,11 @@ class Subject(Tokenizer):
         """
         super().__init__(bridge.tokenizer)
         self.bridge, self.name, self.revision = bridge, name, revision
-        if self.tokenizer is None:
-            raise InputError(f"model {name!r}", "a tokenizer", "none")
+        if self.tokenizer is None or len(self.tokenizer) <= len(self.tokenizer.all_special_ids):
+            # Where a folder has no tokenizer file, transformers makes up an empty one for some architectures.
+            raise InputError(f"model {name!r}", "a tokenizer with a vocabulary", "none")
+        if (direction := getattr(bridge.cfg, "attention_dir", "causal")) != "causal":
+            raise InputError(f"model {name!r}", "a causal language model", f"{direction} attention")
         self.n_layers: int = bridge.cfg.n_layers
         self.d_model: int = bridge.cfg.d_model
         self.n_ctx: int = bridge.cfg.n_ctx
@@ -194,23 +199,30 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError("device", "auto, cpu or cuda[:N]", repr(name)) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device", "auto or cpu (PyTorch sees no GPU)", repr(name))
+    if device.type not in ("cpu", "cuda"):
+        raise InputError("device", "auto, cpu or cuda[:N]", repr(name))
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError("device", f"auto, cpu or one of {torch.cuda.device_count()} GPUs that are there", repr(name))
     return device
 
 
 def _boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
+    from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources.tl_legacy import TL_LEGACY_PREFIXES
 
     asked, name = name, _resolve(name)
+    if revision is not None and Path(name).exists():
+        raise InputError(f"revision of {asked}", "none (only the hub keeps revisions)", repr(revision))
     try:
         if name.startswith(TL_LEGACY_PREFIXES):
             if revision is not None:
                 raise InputError(f"revision of {name}", "none (legacy checkpoints have no revisions)", revision)
             return TransformerBridge.boot_tl_legacy(name, device=device, dtype=dtype)
-        return TransformerBridge.boot_transformers(name, device=device, dtype=dtype, revision=revision)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        return TransformerBridge.boot_transformers(
+            name, device=device, dtype=dtype, revision=revision, model_class=_Whole()
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise _unknown(asked, error) from error
@@ -235,6 +247,27 @@ def _unknown(name: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200]
     expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
     return InputError(f"model {name!r}", expected, reason)
+
+
+class _Whole:
+    """The class that TransformerLens would load the model with, but weights that are not there are an error.
+
+    Transformers fills them with random numbers, and TransformerLens mutes the warning.
+    """
+
+    @staticmethod
+    def from_pretrained(name: str, **options: Any) -> Any:
+        from transformer_lens.model_bridge.sources.transformers import (
+            determine_architecture_from_hf_config,
+            get_hf_model_class_for_architecture,
+        )
+
+        model_class: Any = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(options["config"]))
+        model, info = model_class.from_pretrained(name, output_loading_info=True, **options)
+        if missing := sorted(info["missing_keys"]):
+            found = f"{len(missing)} without weights, such as {missing[0]}"
+            raise InputError(f"model {name!r}", "a weight for every parameter", found)
+        return model
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class RunConfig:
 
     subject: SubjectConfig = field(default_factory=SubjectConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    layer: int = 3
+    layer: int = 1
     """Block whose neurons and residual stream are explained."""
     neurons: SiteKind = "mlp_post"
     """Site of the neurons; the coordinates of any other site can be looked at the same way."""

@@ -214,12 +214,15 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def terminal_table(result: ComparisonResult) -> Table:
-    """The headline for a terminal of 100 columns: graph scores on both texts beside the back-off table's F1."""
+def terminal_table(result: ComparisonResult, width: int = 100) -> Table:
+    """The headline for a terminal: graph scores on both texts beside the back-off table's F1.
+
+    Terminals of less than 96 columns get no precision and recall.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, caption_justify="left")
     table.add_column("Basis", min_width=12, max_width=18, overflow="fold", vertical="bottom")
-    heads = ["Units", "Held-out F1", "Prec.", "Rec.", "Back-\noff", "Random-text F1", "Back-\noff", "Nodes"]
-    for head in heads:
+    detail = ["Prec.", "Rec."] if width >= 96 else []
+    for head in ["Units", "Held-out F1", *detail, "Back-\noff", "Random-text F1", "Back-\noff", "Nodes"]:
         table.add_column(head, justify="right", no_wrap=True)
     for basis in result.bases:
         held, random = (summary_of(basis, "graph", text, "f1") for text in TEXTS)
@@ -227,7 +230,7 @@ def terminal_table(result: ComparisonResult) -> Table:
         means = [number(summary_of(basis, "graph", "held_out", metric).mean) for metric in ("precision", "recall")]
         units = f"{len(basis.units)}/{basis.counts.get('examined', 0)}"
         size = number(basis.graph_nodes.median, 0)
-        cells = [units, estimate(held), *means, rivals[0], estimate(random), rivals[1], size]
+        cells = [units, estimate(held), *means[: len(detail)], rivals[0], estimate(random), rivals[1], size]
         # Text, not str: a title is never read as console markup.
         table.add_row(Text(basis.title), *map(Text, cells))
     table.caption = (

@@ -205,7 +205,9 @@ class MaskedLanguageModel:
 
     def _encode(self, text: str) -> list[int]:
         """Helper ids of a text; the space next to the mask belongs to the masked word."""
-        ids: list[int] = self.tokenizer(text.rstrip(), add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[int] = self.tokenizer(
+            text.rstrip(), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
         return ids
 
     def _fill(self, gaps: Sequence[_Gap]) -> list[list[Substitute]]:

@@ -1,0 +1,16 @@
+"""What holds for all tests: shapes and types are checked at run time, and nothing is fetched from the hub.
+
+jaxtyping's import hook rewrites every module of the package so that beartype checks its annotations, array shapes
+included. The hook must stand before the first import of the package. Users pay nothing for it.
+"""
+
+import os
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test imports it
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
+
+install_import_hook("saelens_n2g", f"{__name__}.check")
