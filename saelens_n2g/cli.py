@@ -63,7 +63,7 @@ def _top(
 def demo(
     out: Out = Path("runs/demo"),
     layer: Layer = 1,
-    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 24,
+    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 32,
     tokens: Tokens = 400_000,
     samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
     augmenter: AugmenterName = "auto",
@@ -101,7 +101,7 @@ def compare(
         str, typer.Option(help="Comma-separated: neurons, sae, random, pca, ica.")
     ] = "neurons,sae,random,pca,ica",
     dictionary: Dictionary = None,
-    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 24,
+    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 32,
     tokens: Tokens = 400_000,
     width: Width = 128,
     samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,

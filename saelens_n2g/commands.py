@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -32,7 +32,7 @@ def config_of(
     bases: str = ",".join(BASES),
     stream: str = "resid_post",
     dictionary: Path | None = None,
-    units: int = 24,
+    units: int = 32,
     tokens: int = 400_000,
     width: int = 128,
     expansion: float = 4.0,
@@ -141,13 +141,12 @@ def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Repor
 
 def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
     """Fit the graph of one unit, write it, print it with its scores. Raises `UnitError` where there is none."""
-    from saelens_n2g.comparison.explain import Explained, augmenter_of, fit_units, publish, score
+    from saelens_n2g.comparison.explain import Explained, fit_units, publish, score
     from saelens_n2g.comparison.scores import TextScores
 
     workspace, basis, found = _one_unit(config, unit, out, reporter)
-    augmenter = augmenter_of(workspace)
     with reporter.stage(f"fit {unit}", "units") as tick:
-        graph = fit_units(workspace, basis, [found], augmenter, tick)[0][found.index]
+        graph = fit_units(workspace, basis, [found], tick)[0][found.index]
     if isinstance(graph, N2GError):
         raise graph
     texts = TextScores(workspace.windows, *workspace.split, workspace.subject.string)
@@ -235,7 +234,7 @@ def _text(text: str | None, file: Path | None) -> str:
         raise InputError(f"file {file}", "a text file in UTF-8", str(error)) from error
 
 
-def coloured(tokens: list[str], values: "np.ndarray[Any, Any]") -> Text:
+def coloured(tokens: list[str], values: "np.ndarray") -> Text:
     """Tokens on a red ground as strong as their value in [0, 1]; plain where it is 0."""
     text = Text()
     for token, value in zip(tokens, values, strict=True):

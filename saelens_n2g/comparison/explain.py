@@ -23,8 +23,7 @@ from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.exemplars import Exemplar, ExemplarSet, choose_exemplars
 from saelens_n2g.graphs.graph import Graph
-from saelens_n2g.graphs.masked_lm import augmenter_for
-from saelens_n2g.graphs.oracle import Augmenter, Costs, Oracle
+from saelens_n2g.graphs.oracle import Costs, Oracle
 from saelens_n2g.graphs.paper import FitContext, fit_paper
 from saelens_n2g.jobs.artefacts import write_json, write_text
 from saelens_n2g.scoring import Summary, share_at_least, summarise
@@ -90,16 +89,6 @@ def unit_of(workspace: Workspace, basis: Basis, index: int, found: UnitStatistic
     return Unit(index, f"{basis.site}/{basis.name}/{index}", found, grid, chosen)
 
 
-def augmenter_of(workspace: Workspace) -> Augmenter | None:
-    """Who proposes substitutes, as the settings say; None where there is no augmentation."""
-    if not workspace.config.paper.augment:
-        return None
-    found: Augmenter | None = augmenter_for(
-        workspace.config.augmenter, workspace.subject, report=workspace.reporter.note
-    )
-    return found
-
-
 def mask_id(subject: Subject, mask: str) -> int:
     """The token id that stands for a masked token. Raises `InputError` for a text that is no single token.
 
@@ -120,11 +109,10 @@ def fit_units(
     workspace: Workspace,
     basis: Basis,
     units: Sequence[Unit],
-    augmenter: Augmenter | None,
     tick: Callable[[int, int], None],
 ) -> tuple[dict[int, Graph | N2GError], Costs]:
     """Graphs of the units, or the reason why there is none, and what that cost."""
-    subject, config = workspace.subject, workspace.config
+    subject, config, augmenter = workspace.subject, workspace.config, workspace.augmenter
     context = FitContext(
         mask_id=mask_id(subject, config.mask),
         ends_sentence=_sentence_ends(subject),
@@ -160,7 +148,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
     values = values_of(workspace, basis, candidates)
     choice = choose_units(values, workspace.fit_tokens, config.rule)
     units = [unit_of(workspace, basis, candidates[at], found, values[:, at]) for at, found in choice.chosen]
-    graphs, costs = fit_units(workspace, basis, units, augmenter_of(workspace), tick)
+    graphs, costs = fit_units(workspace, basis, units, tick)
     texts = TextScores(workspace.windows, *workspace.split, workspace.subject.string)
     explained, failures = [], {}
     for unit in units:

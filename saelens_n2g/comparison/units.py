@@ -20,7 +20,7 @@ REASONS = ("dead", "rare", "dense", "silent_in_test")
 class UnitRule:
     """Who is eligible, in what order."""
 
-    units: int = 24
+    units: int = 32
     """Units to explain per basis."""
     threshold: float = 0.5
     """A token fires when its activation is at least this share of the unit's maximum over the fit text."""

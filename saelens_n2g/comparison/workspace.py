@@ -17,6 +17,8 @@ import torch
 from saelens_n2g.activations import ActivationStore, harvest
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.corpus import Windows, load_documents, split_documents, tokenise
+from saelens_n2g.graphs.masked_lm import augmenter_for
+from saelens_n2g.graphs.oracle import Augmenter
 from saelens_n2g.jobs.artefacts import ensure_folder, read_json, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import provenance
@@ -123,6 +125,13 @@ class Workspace:
     def neurons(self) -> np.ndarray:
         """(scored token, candidate) activations of the candidate neurons, signed."""
         return self.store.rows(self.config.site("neurons"))
+
+    @cached_property
+    def augmenter(self) -> Augmenter | None:
+        """Who proposes substitutes, as the settings say; None where there is no augmentation."""
+        if not self.config.paper.augment:
+            return None
+        return augmenter_for(self.config.augmenter, self.subject, report=self.reporter.note)
 
     def provenance(self) -> dict[str, Any]:
         """Subject, text, settings, versions."""

@@ -7,7 +7,7 @@ well the subject then predicts the tokens on the right. A graph's provenance nam
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from torch import Tensor
 from saelens_n2g.graphs.questions import Masked, Substitute, Tokens
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """What infilling needs of a subject."""
 

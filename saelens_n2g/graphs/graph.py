@@ -195,6 +195,8 @@ class Graph:
                 if parent is not None and not 0 <= parent < len(nodes):
                     raise IndexError(f"node {len(nodes)} has parent {parent}")
                 level = graph.roots if parent is None else nodes[parent].children
+                if node.token in level:
+                    raise ValueError(f"node {len(nodes)} is there twice")
                 level[node.token] = node
                 nodes.append(node)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:

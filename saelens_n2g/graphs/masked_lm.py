@@ -12,7 +12,7 @@ the word stay what they were; nothing is re-tokenised.
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -29,6 +29,7 @@ NO_CHARACTER = "\ufffd"
 """How `Subject.string` shows bytes that are no whole character."""
 
 
+@runtime_checkable
 class Words(Protocol):
     """What writing words needs of a subject."""
 
@@ -38,6 +39,7 @@ class Words(Protocol):
     def string(self, token: int) -> str: ...
 
 
+@runtime_checkable
 class TextModel(Words, LanguageModel, Protocol):
     """A subject that can also infill."""
 
@@ -288,7 +290,8 @@ def augmenter_for(
     try:
         augmenter = MaskedLanguageModel.load(BERT, subject, device=device, local_only=True)
     except InputError as error:
-        report(f"augmenter: the subject's own infilling instead of {BERT}, which is not at hand ({error.found})")
+        reason = error.found.split(". ")[0].split(" to load")[0]
+        report(f"augmenter: the subject's own infilling, since {BERT} is not on this machine ({reason})")
         return SubjectInfill(subject)
     report(f"augmenter: {augmenter.name}, as in the paper")
     return augmenter

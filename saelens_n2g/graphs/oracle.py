@@ -7,7 +7,7 @@ wanted. What a row answers for one unit it answers for every unit that asked for
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from saelens_n2g.sites import Site
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class ActivationModel(Protocol):
     """What the oracle needs of a subject."""
 
@@ -32,6 +33,7 @@ class ActivationModel(Protocol):
     def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]: ...
 
 
+@runtime_checkable
 class Augmenter(Protocol):
     """Proposes tokens for masked positions (DESIGN, "The four protocols"), many rows in one call."""
 

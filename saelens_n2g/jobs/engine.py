@@ -6,7 +6,7 @@ was interrupted leaves nothing, and running one twice gives the same bytes. An e
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from saelens_n2g.jobs.artefacts import committed, publishing
 
@@ -20,6 +20,7 @@ class Shard(NamedTuple):
     stop: int
 
 
+@runtime_checkable
 class Job(Protocol):
     """Work cut into shards."""
 
@@ -38,6 +39,7 @@ class Job(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where shards run (DESIGN, "The four protocols")."""
 
