@@ -16,8 +16,9 @@ _EXPORTS = {
     "Site": "saelens_n2g.sites",
     "Graph": "saelens_n2g.graphs.graph",
     "N2GError": "saelens_n2g.errors",
+    "Subject": "saelens_n2g.subject",
 }
-__all__ = ["Graph", "N2GError", "Site", "__version__"]
+__all__ = ["Graph", "N2GError", "Site", "Subject", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ belongs to the i-th True of `windows.mask`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from saelens_n2g.sites import Site
 SHARD_WINDOWS = 256
 
 
+@runtime_checkable
 class ActivationModel(Protocol):
     """What harvesting needs of a subject."""
 

@@ -234,7 +234,7 @@ def _text(text: str | None, file: Path | None) -> str:
         raise InputError(f"file {file}", "a text file in UTF-8", str(error)) from error
 
 
-def coloured(tokens: list[str], values: "np.ndarray") -> Text:
+def coloured(tokens: list[str], values: np.ndarray) -> Text:
     """Tokens on a red ground as strong as their value in [0, 1]; plain where it is 0."""
     text = Text()
     for token, value in zip(tokens, values, strict=True):
