@@ -98,7 +98,7 @@ def make_unit(rng: random.Random, basis: str, index: int, skill: float, key: str
     text = "\n".join(lines)
     return UnitResult(
         index, name, rng.uniform(2, 20), firing, firing // 4 + 1, density, density * rng.uniform(3, 40),
-        paths * rng.randint(2, 5), paths, f"{file}.json", f"{file}.svg", text, scores, exemplars,
+        paths * rng.randint(2, 5), paths, paths - 1, f"{file}.json", f"{file}.svg", text, scores, exemplars,
     )  # fmt: skip
 
 

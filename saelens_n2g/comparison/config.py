@@ -92,7 +92,7 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         """All fields as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "bases": list(self.bases)}
 
     def key(self, stage: str, basis: str | None = None) -> str:
         """Fingerprint of what decides a stage's result; a finished stage with another key is done again."""

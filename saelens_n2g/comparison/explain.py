@@ -200,6 +200,7 @@ def publish(workspace: Workspace, explained: Explained, folder: Path) -> UnitRes
         active=found.active,
         nodes=graph.n_nodes,
         paths=graph.n_paths,
+        context_paths=graph.n_context_paths,
         graph_file=f"graphs/{stem}.json",
         svg_file=f"graphs/{stem}.svg",
         text=graph.to_text(),

@@ -38,6 +38,8 @@ class UnitResult:
     """Share of the fit tokens on which the feature is above zero."""
     nodes: int
     paths: int
+    context_paths: int
+    """Paths that need a token before the activating one."""
     graph_file: str
     """Path of the graph's JSON, relative to the report folder."""
     svg_file: str

@@ -190,14 +190,18 @@ def _rival_grid(result: ComparisonResult) -> str:
 def _fate_grid(result: ComparisonResult) -> str:
     keys = list(dict.fromkeys((key, words) for basis in result.bases for key, words, _ in fates(basis)))
     head = ["Basis", "Site", "Units", "Examined", *(w.capitalize() for _, w in keys), "Firing tokens", "Nodes", "Paths"]
+    head.append("With context")
     rows = []
     for basis in result.bases:
         found = {key: n for key, _, n in fates(basis)}
         sizes = [number(basis.graph_nodes.median, 0), number(basis.graph_paths.median, 0)]
+        paths = sum(unit.paths for unit in basis.units)
+        sizes.append(percent(sum(unit.context_paths for unit in basis.units) / paths if paths else None))
         density = rate(median(unit.density for unit in basis.units))
         counts = [str(basis.counts.get("examined", 0)), *(str(found.get(key, 0)) for key, _ in keys)]
         rows.append([basis.title, basis.site, str(basis.n_features), *counts, density, *sizes])
-    note = "\n\nFiring tokens (share of the fit text), nodes and paths are medians over the explained units."
+    note = "\n\nFiring tokens (share of the fit text), nodes and paths are medians over the explained units. "
+    note += "With context: share of all paths of the basis that need a token before the activating one."
     return _grid(head, rows, left=2) + note
 
 

@@ -144,6 +144,11 @@ class Graph:
         """Number of end nodes, that is of distinct patterns."""
         return sum(node.end is not None for node, _, _ in self.walk())
 
+    @property
+    def n_context_paths(self) -> int:
+        """Number of distinct patterns that need a token before the activating one."""
+        return sum(node.end is not None and depth > 0 for node, depth, _ in self.walk())
+
     def string(self, token: int) -> str:
         """Text of a token of the trie, `*` for a wildcard."""
         return "*" if token == IGNORE else self.token_strings.get(token, f"<{token}>")
