@@ -18,23 +18,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from saelens_n2g.documents import Document as Document
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json
 
 SEPARATOR = "<|endoftext|>"
 """A line that holds only this separates the documents of a text file."""
-
-
-class Document(NamedTuple):
-    """One text and the name it goes by. Documents with the same id count as one when documents are split."""
-
-    id: str
-    text: str
 
 
 # --- loading --------------------------------------------------------------------------------------------------

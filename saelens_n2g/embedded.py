@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saelens_n2g.corpus import Document
+from saelens_n2g.documents import Document
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.jobs.artefacts import canonical_json, committed, ensure_folder, fingerprint, publishing, sha256_of
 from saelens_n2g.wikipedia import clean

@@ -1,12 +1,14 @@
 """RunConfig: every choice of a run, from the model's name to the number of units."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from saelens_n2g.bases.formats import WEIGHTS
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.paper import PaperOptions
-from saelens_n2g.jobs.artefacts import fingerprint
+from saelens_n2g.jobs.artefacts import fingerprint, sha256_of
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.training.config import TrainingConfig
 
@@ -100,19 +102,18 @@ class RunConfig:
 
         every = self.as_json()
         text = {"version": __version__, "text": every["text"], "seed": self.seed, "subject": every["subject"]}
-        sites = {
-            "layer": self.layer,
-            "stream": self.stream,
-            "neurons": self.neurons,
-            "bases": list(self.bases),
-            "rule": every["rule"],
-        }
+        sites = {"layer": self.layer, "stream": self.stream, "neurons": self.neurons, "rule": every["rule"]}
+        learnt = [self.training.identity(), self.training.samples] if self.dictionary is None else self._given()
         fit = {"exemplars": self.exemplars, "paper": every["paper"], "augmenter": self.augmenter, "mask": self.mask}
         parts: dict[str, list[Any]] = {
             "text": [text],
-            "activations": [text, sites],
-            "dictionary": [text, {"layer": self.layer, "stream": self.stream}, every["training"], self.dictionary],
-            "explain": [text, sites, every["training"], self.dictionary, fit, basis],
-            "report": [every, __version__],
+            "dictionary": [text, self.layer, self.stream, learnt],
+            "explain": [text, sites, learnt if basis == "sae" else [], fit, basis],
+            "report": [text, sites, learnt, fit, list(self.bases)],
         }
         return fingerprint([stage, *parts[stage]])
+
+    def _given(self) -> list[str]:
+        """What a dictionary from elsewhere is, so that another one in the same place is not taken for it."""
+        weights = Path(self.dictionary or "") / WEIGHTS
+        return [str(self.dictionary), sha256_of(weights) if weights.is_file() else "missing"]

@@ -18,7 +18,7 @@ from saelens_n2g.comparison.results import BasisResult, ComparisonResult, basis_
 from saelens_n2g.comparison.units import rule_as_json
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError
-from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_text
+from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json, write_text
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 
@@ -60,6 +60,7 @@ def train_dictionary(workspace: Workspace) -> Path:
     if workspace.finished("dictionary"):
         require(folder / "sae", "dictionary")
         return folder / "sae"
+    _claim(folder, config.key("dictionary"))
     device = workspace.subject.device.type
     fit = torch.from_numpy(workspace.fit_tokens)
     stream = workspace.stream
@@ -83,6 +84,14 @@ def train_dictionary(workspace: Workspace) -> Path:
         )
     workspace.finish("dictionary")
     return result.folder
+
+
+def _claim(folder: Path, key: str) -> None:
+    """Make `folder` the place of the training with this key; checkpoints of other settings are cleared away."""
+    owner = folder / "settings.json"
+    if folder.exists() and not (owner.exists() and read_json(owner) == {"key": key}):
+        shutil.rmtree(folder)
+    write_json(owner, {"key": key})
 
 
 def explained(workspace: Workspace, name: str) -> BasisResult:

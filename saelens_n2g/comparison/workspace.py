@@ -33,9 +33,18 @@ class Workspace:
         self.config, self.folder, self.reporter = config, ensure_folder(folder), reporter
 
     def finished(self, stage: str, basis: str | None = None) -> bool:
-        """Whether `stage` ended earlier with the same settings."""
+        """Whether `stage` ended earlier with the same settings.
+
+        The record of other settings is removed: what it vouches for is about to be replaced, and must not be taken
+        for theirs if they come back before this run has recorded its own.
+        """
         path = self._marker(stage, basis)
-        return path.exists() and read_json(path) == {"key": self.config.key(stage, basis)}
+        if not path.exists():
+            return False
+        if read_json(path) == {"key": self.config.key(stage, basis)}:
+            return True
+        path.unlink()
+        return False
 
     def finish(self, stage: str, basis: str | None = None) -> None:
         """Record that `stage` has ended; call when its artefacts are published."""

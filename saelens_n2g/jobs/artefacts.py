@@ -115,10 +115,13 @@ def publishing(folder: Path, meta: dict[str, Any]) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         write_json(work / COMMIT, {"files": listing, "meta": meta})
         os.chmod(work, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
+        aside = work.with_name(work.name.removesuffix(".tmp") + ".old.tmp")
+        if folder.exists():  # moved, not removed: a crash half-way through must leave the old folder or none
+            os.rename(folder, aside)
         os.replace(work, folder)
         _fsync_folder(folder.parent)
+        if aside.exists():
+            shutil.rmtree(aside)
     finally:
         if work.exists():
             shutil.rmtree(work, ignore_errors=True)
