@@ -1,4 +1,5 @@
-"""The `saelens-n2g` command. Exit codes: 0 done, 1 unexpected, 2 bad input, 3 damaged artefact, 4 unit without graph.
+"""The `saelens-n2g` command. Exit codes: 0 done, 1 unexpected, 2 bad input, 3 damaged artefact, 4 unit without graph,
+130 interrupted.
 
 Imports here are light, so that `--help` answers at once; each command loads what it needs.
 """
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from saelens_n2g.errors import InputError, N2GError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The parser's own error for wrong options. Typer brings its parser along and exports only the leaves of the tree."""
 
@@ -256,11 +259,10 @@ def main() -> None:
     except N2GError as error:
         if debug:
             raise
-        err.print(f"error: {error}", markup=False, highlight=False)
+        err.print(f"error: {' '.join(str(error).splitlines())}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("interrupted: run the same command again to go on", markup=False, highlight=False)
-        sys.exit(130)
+        status = INTERRUPTED
     except typer.Exit as end:
         sys.exit(end.exit_code)
     except USAGE_ERROR as error:
@@ -272,4 +274,6 @@ def main() -> None:
         reason = " ".join(str(error).split()) or "no message"
         err.print(f"unexpected {type(error).__name__}: {reason} (add --debug for the traceback)", markup=False)
         sys.exit(1)
+    if status == INTERRUPTED:  # Typer turns Ctrl-C into this status
+        err.print("interrupted: run the same command again to go on", markup=False, highlight=False)
     sys.exit(status if isinstance(status, int) else 0)

@@ -135,7 +135,8 @@ def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Repor
     for which in ("fit", "test"):
         for one in value[which][:top]:
             console.print(Text(f"{which}  {max(one['activations']) / scale:.2f}  {one['document']}", style="bold"))
-            console.print(coloured(one["tokens"], np.array(one["activations"]) / scale), end="\n\n")
+            text = coloured(one["tokens"], np.array(one["activations"]) / scale)
+            console.print(text, end="\n\n", soft_wrap=True)
     console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
@@ -213,13 +214,13 @@ def predict(path: Path, text: str | None, file: Path | None, model: str | None, 
         print(json.dumps(value, ensure_ascii=False))
         return
     console = Console()
-    console.print(coloured(tokens, predicted))
+    console.print(coloured(tokens, predicted), soft_wrap=True)
     fires = int((predicted >= 0.5).sum())
     console.print(f"{graph.unit} fires on {fires} of {len(ids)} tokens", highlight=False)
     if not console.is_terminal:
         for token, value in zip(tokens, predicted, strict=True):
             if value > 0:
-                console.print(f"{value:.2f}\t{token!r}", highlight=False, markup=False)
+                print(f"{value:.2f}\t{token!r}")  # rich would make spaces of the tab
 
 
 def _text(text: str | None, file: Path | None) -> str:

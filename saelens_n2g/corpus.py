@@ -26,6 +26,7 @@ from jaxtyping import Bool, Int, Int32
 from saelens_n2g.documents import Document as Document
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json
+from saelens_n2g.progress import errors_only
 
 SEPARATOR = "<|endoftext|>"
 """A line that holds only this separates the documents of a text file."""
@@ -123,7 +124,8 @@ def _hf_rows(name: str, config: str | None, split: str) -> Iterator[dict[str, An
     from datasets.exceptions import DatasetsError
 
     try:
-        yield from load_dataset(name, config, split=split, streaming=True)
+        with errors_only("huggingface_hub"):
+            yield from load_dataset(name, config, split=split, streaming=True)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         expected = f"a dataset that loads, with configuration {config or '(default)'} and split {split}"
         raise InputError(f"dataset {name!r}", expected, " ".join(str(error).split())[:200]) from error

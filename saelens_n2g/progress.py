@@ -1,6 +1,6 @@
 """Progress of long work: bars on a terminal, one line per stage where output is piped. Everything goes to stderr."""
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +69,14 @@ def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
 
 
-def on_terminal() -> bool:
-    """Whether a person is looking at stdout."""
-    return sys.stdout.isatty()
+@contextmanager
+def errors_only(*names: str) -> Iterator[None]:
+    """Loggers of libraries (`""` is the root) say errors alone while the block runs, such as no retries one by one."""
+    loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    for logger, _ in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in loggers:
+            logger.setLevel(level)

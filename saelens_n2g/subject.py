@@ -12,16 +12,16 @@ without gradients, only up to the deepest layer asked for, and without its unemb
 
 import contextlib
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_n2g.errors import InputError
+from saelens_n2g.progress import errors_only
 from saelens_n2g.sites import Site
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -102,11 +102,10 @@ class Subject(Tokenizer):
         Raises `InputError` if there is no such model, the folder is no model, or the device is not there.
         """
         where = find_device(device)
-        torch_dtype = getattr(torch, dtype, None)
-        if not isinstance(torch_dtype, torch.dtype):
+        if dtype not in get_args(Dtype):
             raise InputError("dtype", "float32, bfloat16 or float16", repr(dtype))
         with quiet():
-            bridge = _boot(name, where, torch_dtype, revision)
+            bridge = _boot(name, where, getattr(torch, dtype), revision)
         return cls(bridge, name, revision=revision, bos=bos)
 
     def _resolve_bos(self, bos: str | int) -> int | None:
@@ -166,6 +165,8 @@ class Subject(Tokenizer):
 
         hooks = [(self.check(site).hook, keep(site)) for site in sites]
         deepest = max(site.layer for site in sites)
+        if deepest == self.n_layers - 1:  # `stop_at_layer` stops where the next block begins; after the last is none
+            hooks.append((f"blocks.{deepest}.hook_out", _stop))
         with torch.inference_mode():
             self.bridge.run_with_hooks(
                 ids.to(self.device), fwd_hooks=hooks, stop_at_layer=deepest + 1, return_type=None
@@ -189,6 +190,12 @@ class Subject(Tokenizer):
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
         }
+
+
+def _stop(value: Tensor, hook: Any) -> None:  # noqa: ARG001  # the name is TransformerLens' contract
+    from transformer_lens.model_bridge.exceptions import StopAtLayerException
+
+    raise StopAtLayerException(value)
 
 
 def find_device(name: str) -> torch.device:
@@ -275,14 +282,11 @@ def quiet() -> Iterator[None]:
     """Booting prints bars and advice on stdout, stderr and the log; a tool's own output must stay readable."""
     import transformers
 
-    root, level, bars = logging.getLogger(), logging.getLogger().level, transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
+    bars, shown = transformers.utils.logging, transformers.utils.logging.is_progress_bar_enabled()
     bars.disable_progress_bar()
-    root.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), errors_only("", "huggingface_hub"):
             yield
     finally:
-        root.setLevel(level)
         if shown:
             bars.enable_progress_bar()
