@@ -117,10 +117,11 @@ def make_basis(rng: random.Random, title: str, skill: float, n: int) -> BasisRes
     }
     failures = {f"6.resid_post/{name}/9{i}": f"unit 9{i}: expected 5 exemplars, found {i}" for i in range(2 * (n > 0))}
     counts = {"explained": n, "dead": 6, "rare": 9, "dense": 2, "silent_in_test": 3, "failed": len(failures)}
+    facts = {"converged": title != TITLES[-1], "iterations": 80}
     sizes = [summarise([float(getattr(u, k)) for u in units]) for k in ("nodes", "paths")]
     return BasisResult(
         name, title, "6.resid_post", "the negative half is cut off by the ReLU", 2048,
-        {"examined": sum(counts.values()), **counts}, failures, summary, share, *sizes, units,
+        {"examined": sum(counts.values()), **counts}, failures, summary, share, *sizes, facts, units,
     )  # fmt: skip
 
 
@@ -424,3 +425,10 @@ class TestPage:
 
     def test_hidden_characters_are_named(self) -> None:
         assert visible("a\x00\u202e\ud800b\n\t é🜁") == "a⟨00⟩⟨202E⟩⟨D800⟩b\n\t é🜁"
+
+
+def test_a_fit_that_did_not_converge_is_said() -> None:
+    said = [line for line in conventions(make_result(2)) if "converged" in line]
+    assert len(said) == 1
+    assert "ICA directions" in said[0]
+    assert "80 iterations" in said[0]

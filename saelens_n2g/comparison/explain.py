@@ -169,10 +169,11 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
         share_f1_half=_shares([e.scores for e in explained], config.seed),
         graph_nodes=summarise([e.graph.n_nodes for e in explained], seed=config.seed),
         graph_paths=summarise([e.graph.n_paths for e in explained], seed=config.seed),
+        facts=_facts(basis),
         units=tuple(publish(workspace, e, folder) for e in explained),
     )
     write_json(folder / "basis.json", asdict(result))
-    write_json(folder / "costs.json", {"units": len(units), **asdict(costs), "facts": _facts(basis)})
+    write_json(folder / "costs.json", {"units": len(units), **asdict(costs)})
     return result
 
 

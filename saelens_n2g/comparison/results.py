@@ -73,6 +73,8 @@ class BasisResult:
     """explainer -> text -> share of units with F1 >= 0.5."""
     graph_nodes: Summary
     graph_paths: Summary
+    facts: Mapping[str, Any]
+    """How the basis was made, e.g. rows, iterations and convergence of ICA."""
     units: tuple[UnitResult, ...]
 
 

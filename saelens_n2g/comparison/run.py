@@ -134,6 +134,7 @@ def _protocol(workspace: Workspace) -> dict[str, Any]:
         "exemplars": config.exemplars,
         "window": config.text.width,
         "method": {"name": "paper", **asdict(config.paper)},
+        "augmenter": None if workspace.augmenter is None else workspace.augmenter.name,
         "held_out": "top windows of the test documents, near-duplicates left out (Foote et al. 2023, section 4)",
         "random": "all windows of the test documents",
     }

@@ -130,6 +130,12 @@ def conventions(result: ComparisonResult) -> list[str]:
         "Units that were examined but not explained enter no mean; another table says where they went. "
         f"{ABSENT} means that no unit defines the value.",
     ]
+    if augmenter := result.protocol.get("augmenter"):
+        lines.append(f"Substitutes for important tokens were proposed by: {augmenter}.")
+    for basis in result.bases:
+        if basis.facts.get("converged") is False:
+            found = f"its fit had not converged after {basis.facts.get('iterations')} iterations"
+            lines.append(f"{basis.title}: {found}; take them as what that many iterations give.")
     signs = "; ".join(f"{basis.title}: {basis.signs.rstrip('.')}" for basis in result.bases)
     return [*lines, f"Negative values: {signs}."] if signs else lines
 
