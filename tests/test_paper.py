@@ -274,15 +274,16 @@ class TestAugmentedFit:
             "C with D within three",
             [(X, D, Y, C)],
             options=PaperOptions(),
-            augmenter=FakeAugmenter({D: [(D, D), (Y,)], C: [(A,)]}),
+            augmenter=FakeAugmenter({D: [(X, D), (Y,)], C: [(A,)]}),
         )
         assert paths(graph) == {(C, IGNORE, D): 1.0}
-        assert graph.roots[C].children[IGNORE].children[D].end.support == 2  # (D, D, Y, C) as well
+        assert graph.roots[C].children[IGNORE].children[D].end.support == 2  # (X, D, Y, C) as well
 
     def test_a_substitute_for_the_key_token_adds_its_own_root(self):
-        graph = fit("scattered", [(A,)], options=PaperOptions(), augmenter=FakeAugmenter({A: [(t,) for t in FILLERS]}))
-        subject = FakeSubject()
-        true = {(t,): float(subject.direct("scattered", (t,))[0]) for t in (A, *FILLERS)}
+        subject, augmenter = FakeSubject(), FakeAugmenter({Z: [(token,) for token in FILLERS]})
+        graph = fit("scattered", [(Z,)], options=PaperOptions(), augmenter=augmenter, maximum=1.0)
+        true = {(t,): float(subject.direct("scattered", (t,))[0]) for t in FILLERS}
+        assert true[Z,] == 1.0
         assert paths(graph) == {path: value for path, value in true.items() if value >= 0.5}
 
     def test_a_text_that_was_pruned_to_half_strength_holds_its_variants_to_half(self):

@@ -1,0 +1,357 @@
+"""The command line as a user meets it: one line per error, exit codes, results on stdout and nothing else there."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from tiny import HIDDEN, MLP, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+
+from saelens_n2g import cli, commands
+from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, save_saelens
+from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.graph import Graph
+
+COMMANDS = ("demo", "compare", "train", "exemplars", "fit", "predict")
+TEXT = "The old cat sat on the mat in New York."
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the entry point with arguments, as the shell would."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def call(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["saelens-n2g", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Ran(int(end.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def assert_one_error(ran: Ran, code: int, *named: str) -> None:
+    """That code; on stderr one line of error, the last, with all of `named`; no traceback; nothing on stdout."""
+    assert (ran.code, ran.out) == (code, ""), ran.err
+    lines = ran.err.splitlines()
+    assert [line for line in lines if line.startswith("error:")] == lines[-1:], ran.err
+    for text in (*named, "expected", "found"):
+        assert text in lines[-1], ran.err
+    assert "Traceback" not in ran.err
+
+
+def assert_plain(text: str) -> None:
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text), "control characters in piped output"
+
+
+# --- without a model ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_that_the_command_understands(run, command):
+    ran = run(command, "--help")
+    assert ran.code == 0
+    assert f"saelens-n2g {command}" in ran.out.partition("Examples")[2]
+    options = set(re.findall(r"--[a-z]+", ran.out.partition("Examples")[2]))
+    assert options <= set(re.findall(r"--[a-z]+", ran.out.partition("Examples")[0]))
+
+
+def test_help_names_every_command(run):
+    ran = run("--help")
+    assert ran.code == 0
+    assert all(re.search(rf"\b{command}\b", ran.out) for command in COMMANDS)
+    assert len(cli.app.registered_commands) == len(COMMANDS)
+
+
+def test_version(run):
+    assert run("--version") == Ran(0, f"{version('saelens-n2g')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["demo", "--layer", "x"], "--layer"),
+        (["fit", "--out", "x"], "--unit"),
+        (["nonsense"], "nonsense"),
+        (["demo", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_usage_errors(run, arguments, named):
+    ran = run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert named in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--units", 0], "option units"),
+        (["--tokens", -1], "option tokens"),
+        (["--samples", 3], "option samples"),
+        (["--layer", -1], "layer"),
+    ],
+)
+def test_options_that_cannot_be(run, tmp_path, options, named):
+    assert_one_error(run("demo", "--out", tmp_path / "out", *options), 2, named)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["demo", "--wandb", "loud"], ["option wandb", "offline", "'loud'"]),
+        (["fit", "--unit", "1.nothing/neurons/3"], ["site kind", "mlp_post", "'nothing'"]),
+    ],
+)
+def test_words_that_are_none_of_a_few(tmp_path, arguments, named):
+    """In a process of its own: here the tests' type checker would speak first."""
+    call = [sys.executable, "-c", "from saelens_n2g.cli import main; main()", *arguments, "--out", str(tmp_path)]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert_one_error(Ran(ended.returncode, ended.stdout, ended.stderr), 2, *named)
+
+
+def test_bases_that_there_are_not(run, tmp_path):
+    assert_one_error(run("compare", "--out", tmp_path, "--bases", "neurons,knots"), 2, "knots", "neurons, sae, random")
+
+
+@pytest.mark.parametrize("unit", ["17", "1.mlp_post/neurons", "1.mlp_post/knots/3", "1.mlp_post/neurons/-3", "a/sae/1"])
+@pytest.mark.parametrize("command", ["fit", "exemplars"])
+def test_units_that_are_none(run, tmp_path, command, unit):
+    assert_one_error(run(command, "--unit", unit, "--out", tmp_path), 2, unit.split("/")[0])
+
+
+def test_a_place_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "below"
+    assert_one_error(run("demo", "--out", out), 2, str(out), "can be written", "Not a directory")
+
+
+def test_unexpected_errors_are_one_line_and_code_1(run, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("first line\n  and [bold]second")
+
+    monkeypatch.setattr(commands, "compare", fail)
+    ran = run("demo", "--out", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines() == [
+        "unexpected RuntimeError: first line and [bold]second (add --debug for the traceback)"
+    ]
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
+    def stop(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "compare", stop)
+    ran = run("demo", "--out", tmp_path)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (130, "", 1)
+    assert "run the same command again" in ran.err
+
+
+@pytest.mark.parametrize("error", [InputError("thing", "one", "two\nlines"), RuntimeError("odd")])
+def test_debug_lets_the_traceback_through(monkeypatch, error):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(commands, "predict", fail)
+    monkeypatch.setattr(sys, "argv", ["saelens-n2g", "predict", "x.json", "--debug"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_an_error_of_several_lines_is_one_line(run, monkeypatch):
+    def fail(*_args, **_options):
+        raise InputError("thing", "one", "two\nlines")
+
+    monkeypatch.setattr(commands, "predict", fail)
+    assert run("predict", "x.json").err == "error: thing: expected one, found two lines\n"
+
+
+# --- predict --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_model, tmp_path_factory) -> Path:  # noqa: F811
+    """Fires on " York" after " New" only."""
+    tokenizer = PlainModel(tiny_model).tokenizer
+    new, york = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" New", " York"))
+    assert len(new) == len(york) == 1
+    one = Graph("1.mlp_post/neurons/3", 2.0, provenance={"subject": {"model": str(tiny_model), "revision": None}})
+    one.add([(york[0], 0.9), (new[0], 1.0)], 0.9)
+    path = tmp_path_factory.mktemp("graph") / "graph.json"
+    path.write_text(json.dumps(one.to_dict()))
+    return path
+
+
+def check_json(ran: Ran) -> None:
+    assert (ran.code, ran.err) == (0, "")
+    value = json.loads(ran.out)
+    assert value["unit"] == "1.mlp_post/neurons/3"
+    assert "".join(value["tokens"]) == TEXT
+    assert len(value["ids"]) == len(value["tokens"]) == len(value["predicted"])
+    assert [t for t, p in zip(value["tokens"], value["predicted"], strict=True) if p] == [" York"]
+    assert max(value["predicted"]) == 0.9
+
+
+def test_predict_takes_text_file_and_standard_input(run, graph, tmp_path, monkeypatch):
+    check_json(run("predict", graph, "--text", TEXT, "--json"))
+    (tmp_path / "text.txt").write_text(TEXT)
+    check_json(run("predict", graph, "--file", tmp_path / "text.txt", "--json"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(TEXT))
+    check_json(run("predict", graph, "--file", "-", "--json"))
+
+
+def test_predict_for_people(run, graph):
+    text = " ".join([TEXT] * 6)
+    ran = run("predict", graph, "--text", text)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == text, "as it was given, not wrapped"
+    assert re.fullmatch(r"1\.mlp_post/neurons/3 fires on 6 of \d+ tokens", lines[1])
+    assert lines[2:] == ["0.90\t' York'"] * 6
+    assert_plain(ran.out)
+
+
+def test_predict_wants_one_text(run, graph, tmp_path):
+    assert_one_error(run("predict", graph), 2, "either --text or --file", "neither")
+    assert_one_error(run("predict", graph, "--text", "a", "--file", graph), 2, "either --text or --file", "both")
+    assert_one_error(run("predict", graph, "--text", ""), 2, "text", "at least one token")
+    assert_one_error(run("predict", graph, "--file", tmp_path / "none.txt"), 2, str(tmp_path / "none.txt"))
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    assert_one_error(run("predict", graph, "--file", tmp_path / "bytes.txt"), 2, "bytes.txt", "UTF-8")
+
+
+@pytest.mark.parametrize("content", ["half", "{}", '{"format": "saelens-n2g/graph", "version": 1}', None])
+def test_predict_with_a_graph_that_is_none(run, graph, tmp_path, content):
+    path = tmp_path / "graph.json"
+    if content is not None:
+        whole = graph.read_text()
+        path.write_text(whole[: len(whole) // 2] if content == "half" else content)
+    assert_one_error(run("predict", path, "--text", "a"), 3, str(path))
+
+
+def test_predict_without_the_tokenizer(run, graph, tmp_path):
+    ran = run("predict", graph, "--text", "a", "--model", tmp_path / "nowhere")
+    assert_one_error(ran, 2, "nowhere", "a folder in Hugging Face format")
+
+
+# --- with the tiny model --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def basics(tiny_model, tiny_corpus, one_thread) -> list[object]:  # noqa: F811, ARG001
+    """Options that every command on the tiny model shares."""
+    return ["--model", tiny_model, "--corpus", tiny_corpus, "--tokens", 4000, "--width", 32, "--device", "cpu"]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("changes", "unit", "named"),
+    [
+        (["--model", "no/such-model"], "1.mlp_post/neurons/3", ["no/such-model"]),
+        (["--corpus", "none.jsonl"], "1.mlp_post/neurons/3", ["none.jsonl"]),
+        (["--corpus", "EMPTY"], "1.mlp_post/neurons/3", ["EMPTY", "at least one document"]),
+        (["--width", 1], "1.mlp_post/neurons/3", ["width"]),
+        (["--bos", "many"], "1.mlp_post/neurons/3", ["BOS"]),
+        (["--device", "abacus"], "1.mlp_post/neurons/3", ["device", "abacus"]),
+        ([], "3.mlp_post/neurons/3", ["layer", "0 to 2"]),
+        ([], f"1.mlp_post/neurons/{MLP}", ["index", f"0 to {MLP - 1}", str(MLP)]),
+        ([], f"1.resid_post/pca/{2 * HIDDEN}", ["index", f"0 to {2 * HIDDEN - 1}"]),
+        ([], "1.resid_post/sae/3", ["--dictionary"]),
+        (["--dictionary", "nowhere"], "1.resid_post/sae/3", ["nowhere"]),
+    ],
+)
+def test_input_that_cannot_be(run, basics, tmp_path, changes, unit, named):
+    (tmp_path / "EMPTY.txt").write_text("\n \n")
+    changes = [tmp_path / "EMPTY.txt" if c == "EMPTY" else c for c in changes]
+    ran = run("fit", *basics, *changes, "--unit", unit, "--out", tmp_path / "out")
+    assert_one_error(ran, 3 if "nowhere" in named else 2, *named)
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.model
+def test_a_unit_without_firing_is_code_4(run, basics, tmp_path):
+    silent = Dictionary.from_tied(torch.eye(HIDDEN), torch.full((HIDDEN,), -1e6), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "sae", silent, SaeMetadata("tiny", "blocks.1.hook_resid_post", 32, True))
+    for command in ("fit", "exemplars"):
+        options = [*basics, "--dictionary", tmp_path / "sae", "--unit", "1.resid_post/sae/5", "--out", tmp_path / "out"]
+        assert_one_error(run(command, *options), 4, "1.resid_post/sae/5", "above 0", "none (dead there)")
+
+
+@pytest.mark.model
+def test_fit_writes_a_graph_that_predict_reads(run, basics, tmp_path):
+    out = tmp_path / "out"
+    ran = run("fit", *basics, "--augmenter", "none", "--unit", "1.mlp_post/neurons/3", "--out", out)
+    assert ran.code == 0, ran.err
+    path = out / "graphs" / "1.mlp_post_neurons_3.json"
+    graph = Graph.from_dict(json.loads(path.read_text()))
+    assert ran.out.startswith(graph.to_text() + "\n")
+    assert re.search(r"^graph +held_out F1 [01]\.\d{3}, random F1 [01]\.\d{3}$", ran.out, re.MULTILINE)
+    assert [path.with_suffix(s).exists() for s in (".svg", ".dot")] == [True, True]
+    assert "activations at 1.mlp_post" in ran.err, "progress goes to stderr"
+    assert not (out / "activations").exists()
+    assert_plain(ran.out + ran.err)
+    again = run("predict", path, "--text", TEXT, "--json")
+    assert json.loads(again.out)["unit"] == "1.mlp_post/neurons/3"
+    quiet = run("fit", *basics, "--augmenter", "none", "--unit", "1.mlp_post/neurons/3", "--out", out, "--quiet")
+    assert (quiet.out, quiet.err) == (ran.out, "")
+
+
+@pytest.mark.model
+def test_exemplars_are_printed_and_written(run, basics, tmp_path):
+    options = [*basics, "--unit", "1.mlp_post/neurons/3", "--out", tmp_path, "--top", 2]
+    ran = run("exemplars", *options)
+    assert ran.code == 0, ran.err
+    path = tmp_path / "exemplars" / "1.mlp_post_neurons_3.json"
+    stored = json.loads(path.read_text())
+    assert ran.out.splitlines()[-1] == f"written: {path}"
+    shown = re.findall(r"^(fit|test)  [01]\.\d\d  doc\d+$", ran.out, re.MULTILINE)
+    assert shown == ["fit", "fit", "test", "test"]
+    assert "".join(stored["fit"][0]["tokens"]) in ran.out
+    assert len(stored["fit"]) == 20
+    assert_plain(ran.out + ran.err)
+
+
+@pytest.mark.model
+def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
+    out, training = tmp_path / "out", ["--samples", 6400, "--wandb", "disabled"]
+    ran = run("train", *basics, *training, "--alpha", 0.01, "--expansion", 2, "--out", out)
+    assert ran.code == 0, ran.err
+    folder = out / "dictionary" / "sae"
+    assert load_saelens(folder).d_sae == 2 * HIDDEN
+    first, second = ran.out.splitlines()
+    assert first == f"{folder}: d_in {HIDDEN}, d_sae {2 * HIDDEN}"
+    assert re.fullmatch(rf"on test documents: fvu 0\.\d{{4}}, l0 \d+\.\d, dead \d+ of {2 * HIDDEN}", second)
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert run("train", *basics, *training, "--alpha", 0.01, "--expansion", 2, "--out", out).out == ran.out
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "finished, so not trained again"
+
+    options = [*basics, "--dictionary", folder, "--bases", "sae,random", "--units", 2, "--augmenter", "none"]
+    compared = run("compare", *options, *training, "--out", tmp_path / "compared")
+    assert compared.code == 0, compared.err
+    report = tmp_path / "compared" / "report" / "index.html"
+    assert compared.out.splitlines()[-1] == f"report: {report}"
+    assert report.exists()
+    assert not (tmp_path / "compared" / "dictionary").exists(), "the one that was given is used"
+    assert_plain(compared.out + compared.err)
+
+    unit = ["--unit", "1.resid_post/sae/7", "--dictionary", folder, "--augmenter", "none"]
+    fitted = run("fit", *basics, *unit, "--out", tmp_path / "feature")
+    assert fitted.code == 0, fitted.err
+    assert (tmp_path / "feature" / "graphs" / "1.resid_post_sae_7.json").exists()

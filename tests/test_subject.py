@@ -1,0 +1,414 @@
+"""Subject: tiny models of three architectures, built here and read back, against plain transformers.
+
+GPT-2 (learned positions), GPT-NeoX (Pythia; attention and MLP in parallel) and Llama (gated MLP, SentencePiece
+spacing), and a SoLU checkpoint in TransformerLens' own old format.
+"""
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.masked_lm import TextModel
+from saelens_n2g.graphs.oracle import ActivationModel
+from saelens_n2g.sites import Site, SiteKind
+from saelens_n2g.subject import Subject, Tokenizer, find_device
+
+ARCHITECTURES = ("gpt2", "neox", "llama")
+LAYERS, WIDTH, HIDDEN, CONTEXT = 3, 16, 24, 32
+WORDS = ("the", "cat", "dog", "sat", "on", "mat")
+IDS = torch.tensor([[0, 5, 3, 7, 4, 6], [0, 8, 2, 2, 9, 5]])
+
+
+def byte_level():
+    """A tokenizer as of GPT-2 and Pythia: id 0 is BOS and EOS, a leading space belongs to the word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [
+        "<|endoftext|>",
+        *WORDS,
+        *(f"\u0120{word}" for word in WORDS),
+        *sorted(pre_tokenizers.ByteLevel.alphabet()),
+    ]
+    built = Tokenizer(models.BPE({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, [], ignore_merges=True))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
+def sentence_piece():
+    """A tokenizer as of Llama 2: BOS is id 1, and decoding one token alone loses its space."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", *(f"\u2581{word}" for word in WORDS), *WORDS]
+    built = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    built.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    built.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def build(architecture: str, folder: Path) -> None:
+    """Save a model with random weights and its tokenizer in Hugging Face format."""
+    import transformers as hf
+
+    tokenizer = sentence_piece() if architecture == "llama" else byte_level()
+    vocabulary = len(tokenizer)
+    torch.manual_seed(0)
+    if architecture == "gpt2":
+        config = hf.GPT2Config(
+            vocab_size=vocabulary, n_embd=WIDTH, n_inner=HIDDEN, n_layer=LAYERS, n_head=2, n_positions=CONTEXT,
+            bos_token_id=0, eos_token_id=0, initializer_range=0.3,
+        )  # fmt: skip
+        model = hf.GPT2LMHeadModel(config)
+    else:
+        common = {
+            "vocab_size": vocabulary, "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS,
+            "num_attention_heads": 2, "max_position_embeddings": CONTEXT, "initializer_range": 0.3,
+        }  # fmt: skip
+        if architecture == "neox":
+            model = hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**common, bos_token_id=0, eos_token_id=0))
+        else:
+            model = hf.LlamaForCausalLM(hf.LlamaConfig(**common, num_key_value_heads=1))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for architecture in ARCHITECTURES:
+        build(architecture, root / architecture)
+    return root
+
+
+@pytest.fixture(scope="session")
+def subjects(folders):
+    return {name: Subject.load(str(folders / name), device="cpu") for name in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture
+def subject(subjects, architecture):
+    return subjects[architecture]
+
+
+@pytest.fixture
+def copy(folders, tmp_path):
+    """A GPT-2 folder to damage."""
+    return Path(shutil.copytree(folders / "gpt2", tmp_path / "copy"))
+
+
+def reference(folder: Path, architecture: str, ids: torch.Tensor):
+    """What stands at each site by plain transformers with hooks: (site -> tensor, hidden states, logits)."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    blocks = {"gpt2": "transformer.h", "neox": "gpt_neox.layers", "llama": "model.layers"}[architecture]
+    attention = {"gpt2": "attn", "neox": "attention", "llama": "self_attn"}[architecture]
+    down = {"gpt2": "mlp.c_proj", "neox": "mlp.dense_4h_to_h", "llama": "mlp.down_proj"}[architecture]
+    middle = {"gpt2": "ln_2", "llama": "post_attention_layernorm"}.get(architecture)
+    found = {}
+
+    def watch(path: str, site: Site, *, entering: bool) -> None:
+        def keep(_, args, kwargs, out):
+            value = (args[0] if args else kwargs["hidden_states"]) if entering else out
+            found[site] = (value[0] if isinstance(value, tuple) else value).detach()
+
+        model.get_submodule(path).register_forward_hook(keep, with_kwargs=True)
+
+    for layer in range(LAYERS):
+        block = f"{blocks}.{layer}"
+        watch(block, Site(layer, "resid_pre"), entering=True)
+        watch(block, Site(layer, "resid_post"), entering=False)
+        watch(f"{block}.{attention}", Site(layer, "attn_out"), entering=False)
+        watch(f"{block}.mlp", Site(layer, "mlp_out"), entering=False)
+        watch(f"{block}.{down}", Site(layer, "mlp_post"), entering=True)
+        if middle:
+            watch(f"{block}.{middle}", Site(layer, "resid_mid"), entering=True)
+    out = model(ids, output_hidden_states=True)
+    return found, out.hidden_states, out.logits
+
+
+def same(found, expected) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+class TestActivations:
+    def test_every_site_is_what_plain_transformers_has_there(self, subject, folders, architecture):
+        expected, hidden, logits = reference(folders / architecture, architecture, IDS)
+        kinds = [kind for kind in get_args(SiteKind) if (architecture, kind) != ("neox", "resid_mid")]
+        sites = [Site(layer, kind) for layer in range(LAYERS) for kind in kinds]
+        assert set(sites) == set(expected)
+        together = subject.activations(IDS, sites)
+        for site in sites:
+            same(together[site], expected[site])
+            same(subject.activations(IDS, [site])[site], expected[site])
+            assert subject.width(site) == (HIDDEN if site.kind == "mlp_post" else WIDTH)
+        for layer in range(LAYERS - 1):  # the last hidden state of transformers is normalised
+            same(together[Site(layer, "resid_post")], hidden[layer + 1])
+        same(subject.logits(IDS), logits)
+
+    def test_only_the_blocks_that_are_needed_run(self, subject):
+        ran = []
+        hooks = [
+            block.attn.register_forward_pre_hook(lambda *_, layer=layer: ran.append(layer))
+            for layer, block in enumerate(subject.bridge.blocks)
+        ]
+        hooks.append(subject.bridge.unembed.register_forward_pre_hook(lambda *_: ran.append("unembedding")))
+        try:
+            for layer in range(LAYERS):
+                ran.clear()
+                subject.activations(IDS, [Site(0, "resid_pre"), Site(layer, "mlp_post")])
+                assert ran == list(range(layer + 1))
+            ran.clear()
+            subject.logits(IDS)
+            assert ran == [*range(LAYERS), "unembedding"]
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def test_without_gradients_in_float32(self, subject):
+        grad = []
+        hook = subject.bridge.blocks[0].register_forward_hook(lambda *_: grad.append(torch.is_grad_enabled()))
+        found = subject.activations(IDS, [Site(0, "mlp_post")])[Site(0, "mlp_post")]
+        logits = subject.logits(IDS)
+        hook.remove()
+        assert grad == [False, False]
+        assert not found.requires_grad
+        assert not logits.requires_grad
+        assert found.dtype == logits.dtype == torch.float32
+        assert found.device == subject.device
+
+    def test_padding_on_the_right_changes_nothing(self, subject):
+        site = Site(LAYERS - 1, "resid_post")
+        padded = torch.cat([IDS, torch.full((2, 7), subject.pad_id)], dim=1)
+        same(subject.activations(padded, [site])[site][:, : IDS.shape[1]], subject.activations(IDS, [site])[site])
+
+    def test_the_last_call_leaves_no_hook(self, subject):
+        site = Site(1, "mlp_post")
+        first = subject.activations(IDS, [site])
+        kept = first[site].clone()
+        subject.activations(IDS.flip(1), [site])
+        assert torch.equal(first[site], kept)
+
+    def test_another_dtype_computes_in_it_and_answers_in_float32(self, folders):
+        half = Subject.load(str(folders / "gpt2"), device="cpu", dtype="bfloat16")
+        full = Subject.load(str(folders / "gpt2"), device="cpu")
+        site = Site(1, "mlp_post")
+        found, expected = (s.activations(IDS, [site])[site] for s in (half, full))
+        assert (half.dtype, found.dtype) == (torch.bfloat16, torch.float32)
+        assert half.describe()["dtype"] == "bfloat16"
+        assert not torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+
+    def test_answers_to_what_oracle_and_augmenters_ask_of_a_subject(self, subject):
+        assert isinstance(subject, ActivationModel)
+        assert isinstance(subject, TextModel)
+
+
+class TestRefusals:
+    def test_a_site_that_the_architecture_lacks_lists_what_there_is(self, subjects):
+        with pytest.raises(InputError, match=r"expected a hook blocks\.1\.hook_resid_mid, found only .*mlp\.hook_post"):
+            subjects["neox"].activations(IDS, [Site(1, "resid_mid")])
+
+    def test_a_layer_out_of_range(self, subject):
+        with pytest.raises(InputError, match=r"layer of site 3\.mlp_post: expected 0 to 2 .* found 3"):
+            subject.activations(IDS, [Site(LAYERS, "mlp_post")])
+
+    @pytest.mark.parametrize("shape", [(0, 4), (2, 0), (1, CONTEXT + 1)])
+    def test_no_token_or_too_many(self, subject, shape):
+        with pytest.raises(InputError, match=f"1 to {CONTEXT}"):
+            subject.activations(torch.zeros(shape, dtype=torch.long), [Site(0, "mlp_post")])
+
+    def refused(self, name, **options) -> str:
+        with pytest.raises(InputError) as caught:
+            Subject.load(str(name), **{"device": "cpu", **options})
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+        return str(caught.value)
+
+    @pytest.mark.parametrize("name", ["no-such/model", "gpt2", "solu-6l", "not a name"])
+    def test_an_unknown_name_without_network(self, name):
+        message = self.refused(name)
+        assert message.startswith(f"model {name!r}: expected `embedded`, a folder")
+        with pytest.raises(InputError, match="expected `embedded`, a folder"):
+            Tokenizer.load(name)
+
+    def test_a_folder_without_config(self, tmp_path):
+        assert "config.json, found none there" in self.refused(tmp_path)
+
+    def test_a_folder_without_weights(self, copy):
+        (copy / "model.safetensors").unlink()
+        assert "no file named model.safetensors" in self.refused(copy)
+
+    def test_truncated_weights(self, copy):
+        weights = copy / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+        assert "not fully covered" in self.refused(copy)
+
+    def test_missing_weights_are_not_made_up(self, copy):
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(copy / "model.safetensors")
+        left = {name: value for name, value in weights.items() if ".h.1." not in name}
+        save_file(left, copy / "model.safetensors", metadata={"format": "pt"})
+        assert "expected a weight for every parameter, found 12 without weights" in self.refused(copy)
+
+    def test_weights_of_another_shape(self, copy):
+        config = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps({**config, "n_embd": 2 * WIDTH}))
+        self.refused(copy)
+
+    def test_a_damaged_config(self, copy):
+        (copy / "config.json").write_text('{"model_type": ')
+        assert "not a valid JSON file" in self.refused(copy)
+
+    def test_a_folder_without_tokenizer(self, copy):
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (copy / name).unlink()
+        assert "a tokenizer with a vocabulary" in self.refused(copy)
+
+    def test_a_model_that_looks_ahead(self, tmp_path):
+        from transformers import BertConfig, BertForMaskedLM
+
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        tokenizer = byte_level()
+        BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        assert "a causal language model, found bidirectional attention" in self.refused(tmp_path)
+
+    def test_a_revision_where_there_are_none(self, folders):
+        assert "revision of" in self.refused(folders / "gpt2", revision="main")
+        assert "revision of" in self.refused("solu-6l", revision="main")
+
+    def test_a_dtype_or_device_that_is_not_there(self, folders):
+        unchecked = inspect.unwrap(Subject.load.__func__)  # beartype would be the first to object
+        for dtype in ("int7", "int32", "load"):
+            with pytest.raises(InputError, match="float32, bfloat16 or float16"):
+                unchecked(Subject, str(folders / "gpt2"), dtype=dtype)
+        for device in ("warp", "mps", "cuda:99"):
+            assert device in self.refused(folders / "gpt2", device=device)
+        assert find_device("cpu") == torch.device("cpu")
+        assert find_device("auto").type in ("cpu", "cuda")
+
+
+class TestBos:
+    @pytest.mark.parametrize(("bos", "expected"), [("auto", 0), ("none", None), (0, 0), ("0", 0), (7, 7), ("7", 7)])
+    def test_policies(self, subjects, bos, expected):
+        subject = Subject(subjects["gpt2"].bridge, "tiny", bos=bos)
+        assert subject.bos_id == expected
+        assert subject.describe()["bos_id"] == expected
+
+    def test_auto_takes_the_tokenizers(self, subjects):
+        assert subjects["llama"].bos_id == 1
+        assert subjects["neox"].bos_id == 0
+
+    def test_auto_takes_eos_where_there_is_no_bos(self, folders):
+        subject = Subject.load(str(folders / "llama"), device="cpu")
+        subject.tokenizer.bos_token = None
+        assert Subject(subject.bridge, "tiny").bos_id == subject.tokenizer.eos_token_id == 2
+        subject.tokenizer.eos_token = None
+        assert Subject(subject.bridge, "tiny").bos_id is None
+
+    @pytest.mark.parametrize("bos", ["-1", -1, 10_000, "BOS", ""])
+    def test_out_of_range(self, subjects, bos):
+        with pytest.raises(InputError, match=r"BOS: expected auto, none or an id in \[0, "):
+            Subject(subjects["gpt2"].bridge, "tiny", bos=bos)
+
+
+class TestText:
+    @pytest.mark.parametrize("text", ["the cat sat on the mat", "cat", "the dog"])
+    def test_strings_of_tokens_join_to_the_text(self, subject, architecture, text):
+        space = " " if architecture == "llama" else ""  # SentencePiece puts one in front
+        assert "".join(subject.string(token) for token in subject.encode(text)) == space + text
+
+    def test_no_special_token_is_added_or_read_out_of_the_text(self, subject):
+        special = set(subject.tokenizer.all_special_ids) - {subject.tokenizer.unk_token_id}
+        assert not special & set(subject.encode(f"cat {subject.tokenizer.bos_token} dog"))
+
+    def test_the_tokenizer_alone_says_the_same(self, subject, folders, architecture):
+        alone = Tokenizer.load(str(folders / architecture))
+        assert alone.encode("the cat sat") == subject.encode("the cat sat")
+
+    def test_bytes_of_no_whole_character_show_as_such(self, subjects):
+        subject = subjects["gpt2"]
+        assert {subject.string(token) for token in subject.encode("\u00e9")} == {"\ufffd"}
+
+
+class TestLegacy:
+    """`solu-6l` is an alias of a repository in TransformerLens' format; here its files are served from a folder."""
+
+    @pytest.fixture
+    def weights(self, folders, tmp_path, monkeypatch):
+        import huggingface_hub
+
+        size, heads, head = len(byte_level()), 2, 8
+        config = {
+            "d_model": WIDTH, "n_layers": 2, "d_mlp": HIDDEN, "d_head": head, "n_heads": heads, "n_ctx": CONTEXT,
+            "d_vocab": size, "act_fn": "solu_ln", "attn_only": False, "normalization": "LNPre",
+            "tokenizer_name": str(folders / "gpt2"),
+        }  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+
+        def random(*shape):
+            return torch.randn(*shape, generator=generator) * 0.3
+
+        state = {
+            "embed.W_E": random(size, WIDTH),
+            "pos_embed.W_pos": random(CONTEXT, WIDTH),
+            "unembed.W_U": random(WIDTH, size),
+        }
+        for layer in range(2):
+            block = {f"attn.W_{n}": random(heads, WIDTH, head) for n in "QKV"}
+            block |= {f"attn.b_{n}": random(heads, head) for n in "QKV"}
+            block |= {"attn.W_O": random(heads, head, WIDTH), "attn.b_O": random(WIDTH)}
+            block |= {"mlp.W_in": random(WIDTH, HIDDEN), "mlp.b_in": random(HIDDEN)}
+            block |= {"mlp.W_out": random(HIDDEN, WIDTH), "mlp.b_out": random(WIDTH)}
+            block |= {"mlp.ln.w": torch.ones(HIDDEN), "mlp.ln.b": torch.zeros(HIDDEN)}
+            state |= {f"blocks.{layer}.{name}": value for name, value in block.items()}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        torch.save(state, tmp_path / "model_final.pth")
+        repositories = []
+
+        def serve(repository, name, **_):
+            repositories.append(repository)
+            return str(tmp_path / name)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", serve)
+        monkeypatch.setattr(
+            huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: ["config.json", "model_final.pth"]
+        )
+        state["repositories"] = repositories
+        return state
+
+    def test_boots_and_answers(self, weights):
+        subject = Subject.load("solu-6l", device="cpu")
+        assert set(weights["repositories"]) == {"NeelNanda/SoLU_6L768W_C4_Code"}
+        assert (subject.name, subject.n_layers, subject.bos_id) == ("solu-6l", 2, 0)
+        sites = [Site(0, kind) for kind in get_args(SiteKind)]
+        found = {site.kind: value for site, value in subject.activations(IDS, sites).items()}
+        same(found["resid_pre"], weights["embed.W_E"][IDS] + weights["pos_embed.W_pos"][: IDS.shape[1]])
+        same(found["resid_mid"], found["resid_pre"] + found["attn_out"])
+        same(found["resid_post"], found["resid_mid"] + found["mlp_out"])
+        same(found["mlp_out"], found["mlp_post"] @ weights["blocks.0.mlp.W_out"] + weights["blocks.0.mlp.b_out"])
+
+
+def test_importing_the_package_loads_no_model_library():
+    code = "import sys, saelens_n2g.subject; print(sorted({'transformers', 'transformer_lens'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

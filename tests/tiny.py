@@ -1,0 +1,152 @@
+"""A language model and a text small enough for tests of the whole road: real formats, real code, seconds.
+
+The model is a Llama with fixed random weights, drawn wide enough that its units tell tokens and contexts apart; the
+text is sentences out of templates, so that whatever a unit likes comes again and again. Both are in the formats that
+a user brings: a Hugging Face folder, a .jsonl file.
+"""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+VOCABULARY, LAYERS, HIDDEN, MLP = 400, 3, 32, 64
+WIDTH = 32
+"""Tokens per window in all tests, BOS included."""
+
+PLACES = ("New York", "New Orleans", "York", "London", "Paris", "Old Sarum", "Berlin", "Oslo")
+ANIMALS = ("cat", "dog", "horse", "fox", "owl", "old cat", "small dog")
+VERBS = ("sat", "slept", "waited", "stood", "sang")
+THINGS = ("mat", "roof", "table", "stone", "red chair", "boat")
+PEOPLE = ("Ann", "Bob", "Queen Mary", "King John", "Doctor Smith")
+TEMPLATES = (
+    "The {animal} {verb} on the {thing} in {place}.",
+    "{person} went to {place} with a {animal}.",
+    "In {year} the {animal} of {person} {verb} under the {thing}.",
+    "\"Where is {place}?\" asked {person}.",
+    "{person} and {person} never saw the {thing} again.",
+    "After World War II, {place} was rebuilt by {person}.",
+)  # fmt: skip
+
+
+def sentences(n: int, seed: int) -> str:
+    """`n` sentences of English, of a kind."""
+    draw = random.Random(seed)
+
+    def one() -> str:
+        text = draw.choice(TEMPLATES)
+        for name, words in (("animal", ANIMALS), ("verb", VERBS), ("thing", THINGS), ("place", PLACES)):
+            text = text.replace("{" + name + "}", draw.choice(words))
+        while "{person}" in text:
+            text = text.replace("{person}", draw.choice(PEOPLE), 1)
+        return text.replace("{year}", str(draw.randrange(1900, 1920)))
+
+    return " ".join(one() for _ in range(n))
+
+
+def write_corpus(path: Path, documents: int = 40, length: int = 24) -> Path:
+    """A .jsonl file of that many documents of `length` sentences."""
+    rows = [{"id": f"doc{i}", "text": sentences(length, seed=i)} for i in range(documents)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_model(folder: Path) -> Path:
+    """A Hugging Face folder: weights, configuration, a byte-level BPE trained on the templates; BOS is id 0."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([sentences(2000, seed=-1)], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
+    assert tokenizer.bos_token_id == 0
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+_ROOMS: dict[str, Path] = {}
+
+
+def _once(name: str, factory: pytest.TempPathFactory) -> tuple[Path, bool]:
+    """A place for `name` in this session, and whether it is new: each importing module has its own fixture."""
+    new = name not in _ROOMS
+    if new:
+        _ROOMS[name] = factory.mktemp("tiny") / name
+    return _ROOMS[name], new
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the model."""
+    folder, new = _once("model", tmp_path_factory)
+    return write_model(folder) if new else folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text."""
+    path, new = _once("corpus.jsonl", tmp_path_factory)
+    return write_corpus(path) if new else path
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """PyTorch on one thread: tests of this size are slower on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class PlainModel:
+    """The same model through transformers alone: what activations are, stated without the package."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def run(self, ids: list[int], layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """(token, MLP) inputs of the block's down projection and (token, d) output of the block; BOS in front,
+        left out of what is returned."""
+        seen: dict[str, torch.Tensor] = {}
+        block = self.model.model.layers[layer]
+        handles = [
+            block.mlp.down_proj.register_forward_pre_hook(lambda _, x: seen.update(mlp=x[0])),
+            block.register_forward_hook(
+                lambda _m, _i, out: seen.update(stream=out[0] if isinstance(out, tuple) else out)
+            ),
+        ]
+        with torch.no_grad():
+            self.model(torch.tensor([[0, *ids]]))
+        for handle in handles:
+            handle.remove()
+        return tuple(seen[k].reshape(1 + len(ids), -1)[1:].numpy() for k in ("mlp", "stream"))  # type: ignore[return-value]
