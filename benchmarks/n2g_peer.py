@@ -200,20 +200,20 @@ def figures(neurons: Sequence[Neuron], ours: str, results: Sequence[dict[str, An
 def show(found: dict[str, Any], n: int, console: Console) -> None:
     """Two tables: all neurons, and F1 by layer."""
     table = Table(title=f"{n} neurons: means", title_justify="left")
-    for column in ("", "held out P / R / F1", "corpus P / R / F1", "CPU s", "tokens", "calls"):
+    for column in ("", "held out P/R/F1", "corpus P/R/F1", "CPU s", "tokens", "calls"):
         table.add_column(column, justify="left" if not column else "right")
     for system, row in found.items():
-        cells = [" / ".join(_number(x) for x in row[text]) if text in row else "" for text in TEXTS]
+        cells = ["/".join(_number(x) for x in row[text]) if text in row else "" for text in TEXTS]
         paid = [_number(row.get(k), d) for k, d in (("cpu_seconds", 2), ("model_tokens", 0), ("forward_calls", 1))]
         table.add_row(system, *cells, *paid)
     console.print(table)
     layers = list(next(iter(found.values()))["by_layer"])
-    table = Table(title="F1 by layer: held out / corpus", title_justify="left")
+    table = Table(title="F1 by layer: held out/corpus", title_justify="left")
     for column in ("", *layers):
         table.add_column(column, justify="left" if not column else "right")
     for system, row in found.items():
         by = row["by_layer"]
-        table.add_row(system, *(" / ".join(_number(by[k][t][2]) for t in TEXTS if t in by[k]) for k in layers))
+        table.add_row(system, *("/".join(_number(by[k][t][2]) for t in TEXTS if t in by[k]) for k in layers))
     console.print(table)
 
 
@@ -260,7 +260,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "neurons": len(neurons),
         "failed": failed,
         "nodes": mean([float(g.n_nodes) for g in fitted if isinstance(g, Graph)]),
-        "means": figures(neurons, "saelens-n2g paper", results, cost),
+        "means": figures(neurons, "saelens-n2g", results, cost),
         "per_neuron": [
             {"layer": n["layer"], "neuron": n["neuron"], **r} for n, r in zip(neurons, results, strict=True)
         ],
@@ -290,7 +290,7 @@ def main() -> int:
         return error.exit_code
     show(found["means"], found["neurons"], console)
     facts = {key: found[key] for key in ("augmenter", "mask", "threads", "nodes", "failed")}
-    console.print_json(json.dumps({**facts, "infill_tokens": found["means"]["saelens-n2g paper"]["infill_tokens"]}))
+    console.print_json(json.dumps({**facts, "infill_tokens": found["means"]["saelens-n2g"]["infill_tokens"]}))
     return 0
 
 

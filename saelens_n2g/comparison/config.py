@@ -101,7 +101,9 @@ class RunConfig:
         from saelens_n2g import __version__
 
         every = self.as_json()
-        text = {"version": __version__, "text": every["text"], "seed": self.seed, "subject": every["subject"]}
+        local = {name: _on_disk(name) for name in (self.subject.model, self.text.corpus)}
+        text = {"version": __version__, "text": every["text"], "subject": every["subject"], "local": local}
+        text["seed"] = self.seed
         sites = {"layer": self.layer, "stream": self.stream, "neurons": self.neurons, "rule": every["rule"]}
         learnt = [self.training.identity(), self.training.samples] if self.dictionary is None else self._given()
         fit = {"exemplars": self.exemplars, "paper": every["paper"], "augmenter": self.augmenter, "mask": self.mask}
@@ -117,3 +119,10 @@ class RunConfig:
         """What a dictionary from elsewhere is, so that another one in the same place is not taken for it."""
         weights = Path(self.dictionary or "") / WEIGHTS
         return [str(self.dictionary), sha256_of(weights) if weights.is_file() else "missing"]
+
+
+def _on_disk(name: str) -> list[list[str | int]]:
+    """Names, sizes and times of change of a local file or folder, so that new content is not taken for the old."""
+    path = Path(name)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]

@@ -62,8 +62,12 @@ def build(workspace: Workspace, name: str) -> Basis:
     stream = workspace.stream
     rows = stream[torch.from_numpy(workspace.fit_tokens)] if name in ("pca", "ica", "random") else None
     folder = Path(config.dictionary) if config.dictionary else workspace.folder / "dictionary" / "sae"
-    seed = config.seed
-    return basis_kind(name).build(BasisInputs(site, stream.shape[1], activations=rows, seed=seed, folder=folder))
+    inputs = BasisInputs(site, stream.shape[1], activations=rows, seed=config.seed, folder=folder)
+    basis = basis_kind(name).build(inputs)
+    trained_on = _facts(basis).get("identity", {}).get("model_name")
+    if trained_on not in (None, config.subject.model):  # names differ without the models differing, so only a remark
+        workspace.reporter.note(f"dictionary {folder}: trained on {trained_on}, used on {config.subject.model}")
+    return basis
 
 
 def values_of(workspace: Workspace, basis: Basis, indices: Sequence[int]) -> Float[np.ndarray, "token k"]:

@@ -32,7 +32,7 @@ def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonRe
     """
     workspace = Workspace(config, folder, reporter)
     report = folder / REPORT
-    if workspace.finished("report"):
+    if workspace.finished("report") and report.exists():
         require(report, "report")
         reporter.note(f"nothing to do: {report} is finished for these settings")
         return ComparisonResult.load(report / "results.json")

@@ -17,6 +17,7 @@ import torch
 from saelens_n2g.activations import ActivationStore, harvest
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.corpus import Windows, load_documents, split_documents, tokenise
+from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.masked_lm import augmenter_for
 from saelens_n2g.graphs.oracle import Augmenter
 from saelens_n2g.jobs.artefacts import ensure_folder, read_json, write_json
@@ -67,6 +68,8 @@ class Workspace:
             )
         for basis in self.config.bases:
             subject.check(self.config.site(basis))
+        if self.config.text.width > subject.n_ctx:
+            raise InputError("option width", f"at most {subject.n_ctx} ({wanted.model})", str(self.config.text.width))
         return subject
 
     @cached_property
