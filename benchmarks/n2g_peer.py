@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -199,7 +200,9 @@ def figures(neurons: Sequence[Neuron], ours: str, results: Sequence[dict[str, An
 
 def show(found: dict[str, Any], n: int, console: Console) -> None:
     """Two tables: all neurons, and F1 by layer."""
-    table = Table(title=f"{n} neurons: means", title_justify="left")
+    table = Table(
+        title=f"{n} neurons: means", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in ("", "held out P/R/F1", "corpus P/R/F1", "CPU s", "tokens", "calls"):
         table.add_column(column, justify="left" if not column else "right")
     for system, row in found.items():
@@ -208,7 +211,13 @@ def show(found: dict[str, Any], n: int, console: Console) -> None:
         table.add_row(system, *cells, *paid)
     console.print(table)
     layers = list(next(iter(found.values()))["by_layer"])
-    table = Table(title="F1 by layer: held out/corpus", title_justify="left")
+    table = Table(
+        title="F1 by layer: held out/corpus",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in ("", *layers):
         table.add_column(column, justify="left" if not column else "right")
     for system, row in found.items():
