@@ -31,7 +31,6 @@ from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import PACKAGES, provenance
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from saelens_n2g.training.config import TrainingConfig
 
 # --- settings -------------------------------------------------------------------------------------------------
 
@@ -73,10 +72,10 @@ CHANGES = {
     "exemplars": (replace(BASE, exemplars=3), {"report", *ALL_BASES}),
     "augmenter": (replace(BASE, augmenter="none"), {"report", *ALL_BASES}),
     "mask": (replace(BASE, mask="pad"), {"report", *ALL_BASES}),
-    "training": (replace(BASE, training=TrainingConfig(alpha=1.0)), {"dictionary", "report", "explain sae"}),
-    "samples": (replace(BASE, training=TrainingConfig(samples=5000)), {"dictionary", "report", "explain sae"}),
+    "training": (replace(BASE, training=replace(BASE.training, alpha=1.0)), {"dictionary", "report", "explain sae"}),
+    "samples": (replace(BASE, training=replace(BASE.training, samples=5000)), {"dictionary", "report", "explain sae"}),
     "bases": (replace(BASE, bases=("sae", "ica")), {"report"}),
-    "logging": (replace(BASE, training=TrainingConfig(log_every=7, wandb="disabled")), set()),
+    "logging": (replace(BASE, training=replace(BASE.training, log_every=7, wandb="disabled")), set()),
     "nothing": (RunConfig(), set()),
 }
 
@@ -327,3 +326,7 @@ def test_provenance_has_versions_and_neither_time_nor_place():
     assert set(one["versions"]) == set(PACKAGES)
     assert all(re.match(r"\d+\.", v) for v in one["versions"].values())
     assert json.loads(json.dumps(one)) == one == provenance(**{k: one[k] for k in ("subject", "corpus", "config")})
+
+
+def test_settings_without_options_are_those_of_the_command_line():
+    assert config_of() == RunConfig()

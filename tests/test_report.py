@@ -180,8 +180,7 @@ class TestMarkdown:
     def test_every_basis_stands_in_every_table_once_a_text(self) -> None:
         result = make_result(6, empty=("PCA directions",))
         grids = grids_of(markdown(result))
-        assert len(grids) == 4
-        for grid, times in zip(grids, (1, 1, 2, 1), strict=True):
+        for grid, times in zip(grids, (1, 1, 2, 2, 1), strict=True):
             assert {len(row) for row in grid} == {len(grid[0])}
             assert [row[0] for row in grid[2:]] == [title for title in TITLES for _ in range(times)]
 
@@ -191,21 +190,31 @@ class TestMarkdown:
         row = grids_of(markdown(result))[0][3]
         mean = basis.summary["graph"]["held_out"]["f1"]
         share = sum(f >= 0.5 for f in (u.scores["graph"]["held_out"]["f1"] or 0.0 for u in basis.units)) / 8
-        assert row[1] == "8 / 30"
-        assert row[4] == f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]"
-        assert row[6] == f"{share:.0%}".replace("%", " %")
+        assert row[1:3] == [basis.site, "8 / 30"]
+        assert row[5] == f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]"
+        assert row[7] == f"{share:.0%}".replace("%", " %")
 
     def test_basis_without_explained_units_shows_no_number(self) -> None:
         grids = grids_of(markdown(make_result(4, empty=("PCA directions",))))
-        for grid in grids[:3]:
+        for grid in grids[:4]:
             for row in (row for row in grid if row[0] == "PCA directions"):
-                assert set(row[2:]) <= {ABSENT, "held-out top windows", "random test text"}
-        assert grids[3][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
+                assert set(row[3:]) == {ABSENT}
+        assert grids[4][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
+
+    def test_lead_is_the_mean_difference_of_the_units(self) -> None:
+        result = make_result(9, TITLES[:1])
+        pairs = [
+            (u.scores["graph"]["random"]["f1"], u.scores["backoff_table"]["random"]["f1"])
+            for u in result.bases[0].units
+        ]
+        known = [a - b for a, b in pairs if a is not None and b is not None]
+        found = grids_of(markdown(result))[2][3]
+        assert found[6].split(" [")[0] == f"{sum(known) / len(known):.2f}".replace("-0.00", "0.00")
 
     def test_missing_explainers_are_absent_not_errors(self) -> None:
         result = make_result(3, TITLES[:1])
         bare = replace(result, bases=(replace(result.bases[0], summary={}, share_f1_half={}),))
-        assert grids_of(markdown(bare))[0][2][2:] == [ABSENT] * 6
+        assert grids_of(markdown(bare))[0][2][3:] == [ABSENT] * 6
 
     def test_units_without_precision_are_counted(self) -> None:
         result = make_result(40, TITLES[:2])

@@ -14,7 +14,7 @@ from saelens_n2g.sites import Site
 
 @runtime_checkable
 class Basis(Protocol):
-    """A set of units at one site (DESIGN, "The four protocols").
+    """A set of units at one site (one of the four protocols, docs/decisions.md).
 
     `signs` says in one sentence how negative values were dealt with; features are never negative.
     """

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.bases.formats import WEIGHTS
+from saelens_n2g.bases.formats import CONFIG, WEIGHTS
+from saelens_n2g.comparison.results import VERSION
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.paper import PaperOptions
@@ -12,6 +13,8 @@ from saelens_n2g.jobs.artefacts import fingerprint, sha256_of
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.training.config import TrainingConfig
 
+METHOD = 1
+"""Raised by hand when the same settings give other results than before; finished stages are then done again."""
 BASES = ("neurons", "sae", "random", "pca", "ica")
 
 
@@ -69,7 +72,10 @@ class RunConfig:
     """Which bases, in the order of the tables."""
     dictionary: str | None = None
     """Folder of a trained dictionary in SAELens format; None trains one."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(alpha=3e-3, lr=3e-3, batch=256, samples=1_200_000)
+    )
+    """Not the paper's alpha: see docs/decisions.md, "Training scale"."""
     rule: UnitRule = field(default_factory=UnitRule)
     exemplars: int = 20
     """Top windows per unit, for fitting and for testing each."""
@@ -102,7 +108,12 @@ class RunConfig:
 
         every = self.as_json()
         local = {name: _on_disk(name) for name in (self.subject.model, self.text.corpus)}
-        text = {"version": __version__, "text": every["text"], "subject": every["subject"], "local": local}
+        text = {
+            "version": [__version__, METHOD, VERSION],
+            "text": every["text"],
+            "subject": every["subject"],
+            "local": local,
+        }
         text["seed"] = self.seed
         sites = {"layer": self.layer, "stream": self.stream, "neurons": self.neurons, "rule": every["rule"]}
         learnt = [self.training.identity(), self.training.samples] if self.dictionary is None else self._given()
@@ -117,8 +128,8 @@ class RunConfig:
 
     def _given(self) -> list[str]:
         """What a dictionary from elsewhere is, so that another one in the same place is not taken for it."""
-        weights = Path(self.dictionary or "") / WEIGHTS
-        return [str(self.dictionary), sha256_of(weights) if weights.is_file() else "missing"]
+        files = [Path(self.dictionary or "") / name for name in (CONFIG, WEIGHTS)]
+        return [str(self.dictionary), *(sha256_of(path) if path.is_file() else "missing" for path in files)]
 
 
 def _on_disk(name: str) -> list[list[str | int]]:

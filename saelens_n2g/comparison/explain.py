@@ -173,7 +173,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
         share_f1_half=_shares([e.scores for e in explained], config.seed),
         graph_nodes=summarise([e.graph.n_nodes for e in explained], seed=config.seed),
         graph_paths=summarise([e.graph.n_paths for e in explained], seed=config.seed),
-        facts=_facts(basis),
+        facts={**_facts(basis), "augmenter": None if workspace.augmenter is None else workspace.augmenter.name},
         units=tuple(publish(workspace, e, folder) for e in explained),
     )
     write_json(folder / "basis.json", asdict(result))

@@ -14,7 +14,7 @@ from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_json, write_json
 from saelens_n2g.scoring import Summary as Summary
 
-FORMAT, VERSION = "saelens-n2g/comparison", 1
+FORMAT, VERSION = "saelens-n2g/comparison", 2
 EXPLAINERS = ("graph", "token_table", "backoff_table", "backoff_table_corpus")
 TEXTS = ("held_out", "random")
 METRICS = ("precision", "recall", "f1", "quiet_precision", "quiet_recall", "quiet_f1")

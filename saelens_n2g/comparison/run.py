@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from saelens_n2g.bases.formats import SaeMetadata, load_saelens
+from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.explain import explain_basis
 from saelens_n2g.comparison.results import BasisResult, ComparisonResult, basis_from_json
@@ -36,12 +37,15 @@ def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonRe
         require(report, "report")
         reporter.note(f"nothing to do: {report} is finished for these settings")
         return ComparisonResult.load(report / "results.json")
-    if "sae" in config.bases and config.dictionary is None:
-        train_dictionary(workspace)
+    if "sae" in config.bases:
+        if config.dictionary is None:
+            train_dictionary(workspace)
+        else:  # refused now and not after an hour's work
+            sae_basis(config.site("sae"), load_saelens(Path(config.dictionary)))
     results = [explained(workspace, name) for name in config.bases]
     result = ComparisonResult(
         bases=tuple(results),
-        protocol=_protocol(workspace),
+        protocol={**_protocol(workspace), "augmenter": _augmenter(results)},
         dictionary=_dictionary(workspace) if "sae" in config.bases else {},
         provenance=workspace.provenance(),
     )
@@ -99,13 +103,20 @@ def explained(workspace: Workspace, name: str) -> BasisResult:
     folder = workspace.folder / "bases" / name
     if workspace.finished("explain", name):
         require(folder, "explained basis")
-        return basis_from_json(read_json(folder / "basis.json"))
+        return _stored(folder / "basis.json")
     workspace.store  # noqa: B018  # harvested under a bar of its own, before this one opens
     stage = workspace.reporter.stage(f"explain {name}", "units")
     with stage as tick, publishing(folder, {"key": workspace.config.key("explain", name)}) as work:
         result = explain_basis(workspace, name, work, tick)
     workspace.finish("explain", name)
     return result
+
+
+def _stored(path: Path) -> BasisResult:
+    try:
+        return basis_from_json(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"file {path}", "a whole basis result of this version", str(error)) from error
 
 
 def write_report(result: ComparisonResult, workspace: Workspace, folder: Path) -> None:
@@ -126,6 +137,13 @@ def write_report(result: ComparisonResult, workspace: Workspace, folder: Path) -
         write_page(result, work)
 
 
+def _augmenter(results: list[BasisResult]) -> str:
+    """Who augmented, read from the bases as they were explained; per basis where that was not the same for all."""
+    names = {basis.name: str(basis.facts["augmenter"]) for basis in results}
+    same = len(set(names.values())) == 1
+    return next(iter(names.values())) if same else "; ".join(f"{basis}: {name}" for basis, name in names.items())
+
+
 def _protocol(workspace: Workspace) -> dict[str, Any]:
     config = workspace.config
     return {
@@ -134,7 +152,6 @@ def _protocol(workspace: Workspace) -> dict[str, Any]:
         "exemplars": config.exemplars,
         "window": config.text.width,
         "method": {"name": "paper", **asdict(config.paper)},
-        "augmenter": None if workspace.augmenter is None else workspace.augmenter.name,
         "held_out": "top windows of the test documents, near-duplicates left out (Foote et al. 2023, section 4)",
         "random": "all windows of the test documents",
     }
@@ -147,11 +164,10 @@ def _dictionary(workspace: Workspace) -> dict[str, Any]:
     dictionary = load_saelens(folder)
     known = dictionary.metadata
     out: dict[str, Any] = {"d_in": dictionary.d_in, "d_sae": dictionary.d_sae, "tied": dictionary.tied}
-    evaluation = known.get("evaluation")
-    if isinstance(evaluation, dict):
-        if not isinstance(evaluation.get("test"), dict):
-            raise ArtefactError(f"dictionary {folder}", "an evaluation on test rows", "none")
-        test = evaluation["test"]
-        out |= {k: test[k] for k in ("fvu", "fvu_typical", "l0", "dead")}
-        out |= {"samples": known["training_samples"], "alpha": known["training"]["alpha"]}
+    evaluation, training = known.get("evaluation"), known.get("training")
+    test = evaluation.get("test") if isinstance(evaluation, dict) else None
+    if isinstance(test, dict):
+        out |= {k: test[k] for k in ("fvu", "fvu_typical", "l0", "dead") if k in test}
+    if isinstance(training, dict):
+        out |= {"samples": known.get("training_samples"), "alpha": training.get("alpha")}
     return out

@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from saelens_n2g.comparison.results import EXPLAINERS, TEXTS, BasisResult, ComparisonResult, Summary
+from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS, BasisResult, ComparisonResult, Summary
+from saelens_n2g.scoring import paired_difference
 
 TEXT_TITLES = {"held_out": "Held-out top windows", "random": "Random test text"}
 EXPLAINER_TITLES = {
@@ -106,6 +107,12 @@ def standing(basis: BasisResult, rival: str, text: str) -> tuple[int, int, int]:
     return ahead, tied, behind
 
 
+def lead(basis: BasisResult, text: str, rival: str = "backoff_table") -> Summary:
+    """The graph's F1 minus that of `rival`, unit by unit: mean with its bootstrap interval over units."""
+    scores = [unit.scores for unit in basis.units]
+    return paired_difference([s["graph"][text]["f1"] for s in scores], [s[rival][text]["f1"] for s in scores], seed=0)
+
+
 def places_of(basis: BasisResult, rival: str, text: str) -> str:
     """`standing` in words, `14 / 0 / 11`; `ABSENT` where no unit was explained."""
     places = standing(basis, rival, text)
@@ -117,7 +124,7 @@ def conventions(result: ComparisonResult) -> list[str]:
     lines = [
         "A unit fires on a token where its activation is at least half of its maximum in the fit corpus; an "
         "explanation predicts firing where it predicts at least half.",
-        "Held-out top windows are each unit's strongest windows of the test documents (the protocol of Foote et al. "
+        "Held-out top windows are each unit's strongest windows of the test documents (after Foote et al. "
         "2023); random test text is all windows of the test documents, where false alarms have room.",
         "Means weigh every explained unit alike. [Intervals] are 95 % bootstrap intervals of the mean, units "
         "resampled: they say how much depends on the choice of units, not on corpus, seed or dictionary.",
@@ -159,9 +166,20 @@ def markdown(result: ComparisonResult) -> str:
     """The report as Markdown: scores on both texts, graph against tables, where the units went, conventions."""
     parts = []
     for text in TEXTS:
-        head = ["Basis", "Explained / examined", "Precision", "Recall", "F1", "Median F1", "F1 ≥ 0.5", "Quiet F1"]
-        parts += [f"**{TEXT_TITLES[text]}**", _grid(head, [_score_row(basis, text) for basis in result.bases])]
+        head = [
+            "Basis",
+            "Site",
+            "Explained / examined",
+            "Precision",
+            "Recall",
+            "F1",
+            "Median F1",
+            "F1 ≥ 0.5",
+            "Quiet F1",
+        ]
+        parts += [f"**{TEXT_TITLES[text]}**", _grid(head, [_score_row(basis, text) for basis in result.bases], left=2)]
     parts += ["**Does the graph beat a table of counts?** Mean F1.", _rival_grid(result)]
+    parts += ["**Every metric of the graphs**, mean with 95 % interval", _full_grid(result)]
     parts += ["**Where the examined units went, and how large the graphs are**", _fate_grid(result)]
     parts += ["\n".join(f"- {_cell(line)}" for line in conventions(result))]
     return "\n\n".join(parts) + "\n"
@@ -171,6 +189,7 @@ def _score_row(basis: BasisResult, text: str) -> list[str]:
     f1 = summary_of(basis, "graph", text, "f1")
     return [
         basis.title,
+        basis.site,
         f"{len(basis.units)} / {basis.counts.get('examined', 0)}",
         number(summary_of(basis, "graph", text, "precision").mean),
         number(summary_of(basis, "graph", text, "recall").mean),
@@ -182,15 +201,34 @@ def _score_row(basis: BasisResult, text: str) -> list[str]:
 
 
 def _rival_grid(result: ComparisonResult) -> str:
-    head = ["Basis", "Text", *(EXPLAINER_TITLES[e] for e in EXPLAINERS), "Graph ahead / tied / behind"]
+    titles = [EXPLAINER_TITLES[e] for e in EXPLAINERS]
+    head = ["Basis", "Text", *titles, "Graph − back-off table, unit by unit", "Graph ahead / tied / behind"]
     rows = []
     for basis in result.bases:
         for text in TEXTS:
             means = [estimate(summary_of(basis, explainer, text, "f1")) for explainer in EXPLAINERS]
             places = places_of(basis, "backoff_table", text)
-            rows.append([basis.title, TEXT_TITLES[text].lower(), *means, places])
-    note = "\n\nThe last column counts units, against the back-off table fitted on the same exemplars."
+            rows.append([basis.title, TEXT_TITLES[text].lower(), *means, estimate(lead(basis, text)), places])
+    note = (
+        "\n\nThe last two columns compare with the back-off table fitted on the same exemplars: mean difference of F1 "
+    )
+    note += "with its 95 % bootstrap interval over units, and number of units."
     return _grid(head, rows, left=2) + note
+
+
+def _full_grid(result: ComparisonResult) -> str:
+    names = [metric.replace("_", " ").capitalize().replace("f1", "F1") for metric in METRICS]
+    rows = [
+        [
+            basis.title,
+            TEXT_TITLES[text].lower(),
+            *(estimate(summary_of(basis, "graph", text, metric)) for metric in METRICS),
+            estimate(share_of(basis, "graph", text)),
+        ]
+        for basis in result.bases
+        for text in TEXTS
+    ]
+    return _grid(["Basis", "Text", *names, "Share F1 ≥ 0.5"], rows, left=2)
 
 
 def _fate_grid(result: ComparisonResult) -> str:

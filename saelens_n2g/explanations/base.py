@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 @runtime_checkable
 class Explanation(Protocol):
-    """What every scorer scores (DESIGN, "The four protocols")."""
+    """What every scorer scores (one of the four protocols, docs/decisions.md)."""
 
     def predict(self, tokens: Sequence[int]) -> Float[np.ndarray, "token"]:
         """The predicted activation of each token in units of the unit's maximum: in [0, 1]."""

@@ -35,7 +35,7 @@ class ActivationModel(Protocol):
 
 @runtime_checkable
 class Augmenter(Protocol):
-    """Proposes tokens for masked positions (DESIGN, "The four protocols"), many rows in one call."""
+    """Proposes tokens for masked positions (one of the four protocols, docs/decisions.md), many rows in one call."""
 
     @property
     def name(self) -> str:

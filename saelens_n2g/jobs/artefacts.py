@@ -111,6 +111,7 @@ def publishing(folder: Path, meta: dict[str, Any]) -> Iterator[Path]:
         files = sorted(p for p in work.rglob("*") if p.is_file())
         listing = {p.relative_to(work).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in files}
         for path in files:
+            os.chmod(path, 0o644)  # safetensors writes files that only their owner can read
             with open(path, "rb") as handle:
                 os.fsync(handle.fileno())
         write_json(work / COMMIT, {"files": listing, "meta": meta})

@@ -41,7 +41,7 @@ class Job(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Where shards run (DESIGN, "The four protocols")."""
+    """Where shards run (one of the four protocols, docs/decisions.md)."""
 
     def run(self, job: Job, shards: Iterable[Shard], done: Callable[[Shard], None] = lambda _: None) -> None:
         """Finish every shard; `done` is told of each, also of those that were finished before."""
