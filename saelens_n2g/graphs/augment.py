@@ -1,7 +1,7 @@
 """Augment: more examples by replacing important tokens with likely others, each verified by the subject.
 
-Foote et al. 2023, section 3, "Augment"; verification as in equation 4 of the follow-up (arXiv 2305.19911): a new
-text counts only if the unit still fires on its key token. Who proposes is an `Augmenter` (`augmenters.py`).
+Foote et al. 2023, section 3, "Augment"; verification after equation 4 of the follow-up (arXiv 2305.19911): a new text
+counts only if the unit keeps enough of its strength on the key token. Who proposes is an `Augmenter` (`augmenters.py`).
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from saelens_n2g.graphs.questions import Fit, Masked, Substitute, Tokens, ask_ac
 
 
 class Variant(NamedTuple):
-    """A pruned text with one word replaced, on which the unit still fires."""
+    """A pruned text with one word replaced, on which the unit keeps enough of its strength."""
 
     tokens: Tokens
     key: int

@@ -1,8 +1,8 @@
 """The method `paper`: Neuron to Graph as Foote et al. 2023 describe it (arXiv 2304.12918, section 3).
 
 Exemplar by exemplar: prune to the shortest text that keeps the firing, measure which tokens matter, replace those
-by likely others, and enter every activating token of every text into the trie with the tokens that matter to it.
-Where the authors' code does something else than their paper, the paper is followed (docs/decisions.md).
+by likely others, and enter every activating token of the pruned text, and the key token of every variant, into the
+trie with the tokens that matter to it. Where the authors' code does something else than their paper, the paper is followed (docs/decisions.md).
 """
 
 from collections.abc import Callable, Sequence
