@@ -2,7 +2,8 @@
 
 Exemplar by exemplar: prune to the shortest text that keeps the firing, measure which tokens matter, replace those
 by likely others, and enter every activating token of the pruned text, and the key token of every variant, into the
-trie with the tokens that matter to it. Where the authors' code does something else than their paper, the paper is followed (docs/decisions.md).
+trie with the tokens that matter to it. Where the authors' code does something else than their paper, the paper is
+followed (docs/decisions.md).
 """
 
 from collections.abc import Callable, Sequence
