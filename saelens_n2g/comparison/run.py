@@ -152,7 +152,7 @@ def _protocol(workspace: Workspace) -> dict[str, Any]:
         "exemplars": config.exemplars,
         "window": config.text.width,
         "method": {"name": "paper", **asdict(config.paper)},
-        "held_out": "top windows of the test documents, near-duplicates left out (Foote et al. 2023, section 4)",
+        "held_out": "top windows of the test documents, near-duplicates left out (after Foote et al. 2023, section 4)",
         "random": "all windows of the test documents",
     }
 
