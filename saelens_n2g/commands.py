@@ -99,7 +99,9 @@ def compare(config: RunConfig, out: Path, reporter: Reporter) -> None:
         console = Console(width=100)
     console.print(terminal_table(result, console.width))
     if result.dictionary:
-        known = {k: v for k, v in result.dictionary.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        known = {
+            k: v for k, v in sorted(result.dictionary.items()) if isinstance(v, int | float) and not isinstance(v, bool)
+        }
         console.print("dictionary: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()), highlight=False)
     console.print(f"report: {out / REPORT / 'index.html'}", highlight=False, soft_wrap=True)
 
