@@ -61,14 +61,14 @@ def config_of(
         batch=batch,
         samples=samples,
         seed=seed,
-        wandb=wandb,  # type: ignore[arg-type]
+        wandb=wandb,  # type: ignore[arg-type]  # checked by TrainingConfig
     )
     config = RunConfig(
         subject=SubjectConfig(model=model, revision=revision, device=device, dtype=dtype, bos=bos),
         text=TextConfig(corpus=corpus, tokens=tokens, width=width),
         layer=layer,
         neurons=neurons,  # type: ignore[arg-type]  # a kind, checked by Site
-        stream=stream,  # type: ignore[arg-type]
+        stream=stream,  # type: ignore[arg-type]  # likewise
         bases=tuple(name.strip() for name in bases.split(",") if name.strip()),
         dictionary=None if dictionary is None else str(dictionary),
         training=training,

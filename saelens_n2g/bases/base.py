@@ -31,6 +31,9 @@ class Basis(Protocol):
     def encode_features(
         self, x: Float[Tensor, "*batch d_in"], features: Int[Tensor, "k"]
     ) -> Float[Tensor, "*batch k"]: ...
+    def to(self, device: str | torch.device) -> "Basis":
+        """The same basis where `x` is; `features` must be there too."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ def mask_id(subject: Subject, mask: str) -> int:
     """The token id that stands for a masked token. Raises `InputError` for a text that is no single token.
 
     `auto` takes " _", the filler of the N2G variant in openai/sparse_autoencoder, where that is one token, else the
-    padding token: a special token as padding is often a sentence separator and moves activations of its own.
+    padding token.
     """
     if mask == "pad":
         return subject.pad_id
@@ -130,7 +130,7 @@ def fit_units(
     options = config.paper
     if augmenter is None and options.augment:
         options = type(options)(**{**asdict(options), "augment": False})
-    oracle = Oracle(subject, basis, augmenter)
+    oracle = Oracle(subject, basis.to(subject.device), augmenter)
     fits = {
         unit.index: fit_paper(unit.name, unit.statistics.max_activation, unit.exemplars.fit, context, options)
         for unit in units

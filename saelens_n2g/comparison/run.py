@@ -65,7 +65,7 @@ def train_dictionary(workspace: Workspace) -> Path:
         require(folder / "sae", "dictionary")
         return folder / "sae"
     _claim(folder, config.key("dictionary"))
-    device = workspace.subject.device.type
+    device = str(workspace.subject.device)
     fit = torch.from_numpy(workspace.fit_tokens)
     stream = workspace.stream
     metadata = SaeMetadata(
