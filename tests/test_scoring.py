@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saelens_n2g import scoring
 from saelens_n2g.comparison import results
 from saelens_n2g.errors import InputError
 from saelens_n2g.scoring import (
@@ -15,12 +14,14 @@ from saelens_n2g.scoring import (
     FiringScores,
     Summary,
     confusion,
+    count_firing,
     evaluate,
     firing,
     paired_difference,
     share_at_least,
     summarise,
 )
+from saelens_n2g.scoring import means as means_module
 
 
 def bools(*values: int) -> np.ndarray:
@@ -121,9 +122,12 @@ def test_evaluate_pools_tokens_instead_of_averaging_rows():
     joined = evaluate(Echo(), [rows[0] + rows[1]], [np.concatenate(actual)])
     assert joined == scores
     assert evaluate(Echo(), rows, actual, threshold=0.75).recall == 1.0
+    assert count_firing(Echo(), rows, actual) == (2, 1, 1, 2)
+    assert FiringScores.from_confusion(count_firing(Echo(), rows, actual)) == scores
 
 
 def test_evaluate_of_no_text_defines_nothing():
+    assert count_firing(Echo(), [], []) == (0, 0, 0, 0)
     assert set(evaluate(Echo(), [], []).as_dict().values()) == {None}
 
 
@@ -182,11 +186,11 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_blocks_of_the_bootstrap_make_up_all_resamples(monkeypatch):
     values = np.arange(30, dtype=np.float64)
     for block in (100, 1, 1_000_000):  # 3, 1 and all resamples at a time
-        monkeypatch.setattr(scoring, "BLOCK", block)
-        means = scoring._resampled_means(values, 50, np.random.default_rng(0))
-        assert means.shape == (50,)
-        assert len(set(means.tolist())) > 25
-        assert means.mean() == pytest.approx(values.mean(), abs=1)
+        monkeypatch.setattr(means_module, "BLOCK", block)
+        sums = means_module._resampled_sums(values, 50, np.random.default_rng(0))
+        assert sums.shape == (50,)
+        assert len(set(sums.tolist())) > 25
+        assert sums.mean() / 30 == pytest.approx(values.mean(), abs=1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
