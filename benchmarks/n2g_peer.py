@@ -1,6 +1,7 @@
 """The paper's method on sixty neurons of SmolLM2-135M beside other implementations of N2G, with the cost of each.
 
     python benchmarks/n2g_peer.py --data DIR                                  # no augmentation
+    python benchmarks/n2g_peer.py --data DIR --augmenter spellings            # the words themselves, spelt otherwise
     python benchmarks/n2g_peer.py --data DIR --augmenter subject --top 3 --candidates 5
     python benchmarks/n2g_peer.py --data DIR --mask pad --json figures.json
 
@@ -38,10 +39,10 @@ from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.comparison.explain import mask_id
 from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.exemplars import Exemplar
-from saelens_n2g.graphs.augmenters import SubjectInfill
+from saelens_n2g.graphs.augmenters import Augmenter, Several, Spellings, SubjectInfill
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.masked_lm import augmenter_for
-from saelens_n2g.graphs.oracle import Augmenter, Oracle
+from saelens_n2g.graphs.oracle import Oracle
 from saelens_n2g.graphs.paper import FitContext, PaperOptions, fit_paper
 from saelens_n2g.jobs.artefacts import read_json, write_json
 from saelens_n2g.scoring import Confusion, FiringScores
@@ -242,8 +243,11 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     subject = Subject.load(arguments.model, device=arguments.device, bos=arguments.bos)
     counted = Counted(subject)
     augmenter: Augmenter | None
+    infill = SubjectInfill(counted, top=arguments.top, candidates=arguments.candidates)
     if arguments.augmenter == "subject":
-        augmenter = SubjectInfill(counted, top=arguments.top, candidates=arguments.candidates)
+        augmenter = infill
+    elif arguments.augmenter == "spellings+subject":
+        augmenter = Several([Spellings(subject), infill])
     else:
         augmenter = augmenter_for(arguments.augmenter, counted, report=console.print)
     name = "none" if augmenter is None else augmenter.name
@@ -283,7 +287,9 @@ def main() -> int:
     parser.add_argument("--model", default="embedded", help="the model that the neurons are of")
     parser.add_argument("--bos", default="0", help="id that stands before every text; the windows have 0")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--augmenter", default="none", help="none, subject, auto, or a fill-mask model")
+    parser.add_argument(
+        "--augmenter", default="none", help="none, spellings, subject, spellings+subject, auto, or a fill-mask model"
+    )
     parser.add_argument("--top", type=int, default=5, help="substitutes per token, with --augmenter subject")
     parser.add_argument("--candidates", type=int, default=10, help="proposals looked at, with --augmenter subject")
     parser.add_argument("--mask", default="auto", help="auto, pad, or a text that is one token")

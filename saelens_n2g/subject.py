@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saelens_n2g.errors import InputError
@@ -172,6 +172,53 @@ class Subject(Tokenizer):
                 ids.to(self.device), fwd_hooks=hooks, stop_at_layer=deepest + 1, return_type=None
             )
         return found
+
+    def activations_at(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        site: Site,
+        at: Int[Tensor, "n"],
+        *,
+        positions: Int[Tensor, "batch pos"],
+        mask: Bool[Tensor, "batch pos pos"],
+    ) -> Float[Tensor, "n width"]:
+        """Activations (n, width) in float32 at the places `at` alone, in that order: row * width of `ids` + position.
+
+        `positions` are the position ids of the tokens, `mask` says to which (last axis) each may attend, itself
+        included: `graphs.packing` puts many texts into one row like that. The site's MLP is run on the wanted places
+        alone where the model has a hook in front of it, and nothing behind the site is run. Equals what `activations`
+        gives for the texts one by one on architectures whose attention is nothing but causal; `packing.can_pack`
+        tries that. Raises `InputError` for a site that the model lacks or a position beyond its context.
+        """
+        if ids.numel() == 0 or int(positions.max()) >= self.n_ctx:
+            last = int(positions.max()) if ids.numel() else "no token"
+            raise InputError("token ids", f"some, at positions 0 to {self.n_ctx - 1}", str(last))
+        found: list[Tensor] = []
+        at = at.to(self.device)
+
+        def gather(value: Tensor, hook: Any) -> Tensor:  # noqa: ARG001  # the name is TransformerLens' contract
+            return value.flatten(0, 1)[at][None]
+
+        def take(value: Tensor, hook: Any) -> None:
+            found.append((value[0] if gathered else value.flatten(0, 1)[at]).float())
+            _stop(value, hook)
+
+        before = f"blocks.{site.layer}.mlp.hook_in"
+        gathered = site.kind in ("mlp_post", "mlp_out") and before in self.bridge.hook_dict
+        hooks = [(before, gather)] * gathered + [(self.check(site).hook, take)]
+        with torch.inference_mode():
+            barred = torch.zeros(mask.shape, dtype=self.dtype, device=self.device)
+            barred.masked_fill_(~mask.to(self.device), torch.finfo(self.dtype).min)
+            self.bridge.run_with_hooks(
+                ids.to(self.device),
+                fwd_hooks=hooks,
+                stop_at_layer=site.layer + 1,
+                return_type=None,
+                attention_mask=barred[:, None],
+                position_ids=positions.to(self.device),
+                use_cache=False,
+            )
+        return found[0]
 
     def logits(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits in float32, the whole model."""

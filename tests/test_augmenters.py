@@ -4,15 +4,16 @@ import math
 
 import pytest
 import torch
-from fakes import BOS, ID, STOP, VOCABULARY, A, B, C, D, FakeSubject
+from fakes import BOS, ID, STOP, VOCABULARY, A, B, C, D, FakeAugmenter, FakeSubject, context, exemplar, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import masked_lm
-from saelens_n2g.graphs.augmenters import SubjectInfill
+from saelens_n2g.graphs.augmenters import Several, Spellings, SubjectInfill
 from saelens_n2g.graphs.masked_lm import MaskedLanguageModel, augmenter_for, cased_like, word_at
 from saelens_n2g.graphs.oracle import Augmenter
+from saelens_n2g.graphs.paper import fit_paper
 from saelens_n2g.graphs.questions import Masked, Substitute
 
 TOKENS = (A, B, C, D)
@@ -95,6 +96,49 @@ class TestSubjectInfill:
         infill = SubjectInfill(FakeSubject(), top=2, candidates=7, max_right=3)
         assert isinstance(infill, Augmenter)
         assert infill.name == "subject infill (top 2 of 7, p >= 0.001, 3 tokens to the right)"
+
+
+class TestSpellings:
+    def proposals(self, text, augmenter=None):
+        (found,) = (augmenter or Spellings(FakeSubject())).substitutes([Masked((A, ID[text], B), 1)])
+        assert all((s.start, s.stop) == (1, 2) for s in found)
+        assert sum(s.probability for s in found) == pytest.approx(float(bool(found)))
+        return [VOCABULARY[s.replacement[0]] for s in found]
+
+    def test_the_same_word_in_other_cases_and_without_its_space(self):
+        assert self.proposals(" cat") == ["cat", " Cat", " CAT"]
+        assert self.proposals("cat") == [" cat", " Cat", " CAT"]
+        assert self.proposals(" The") == [" the", "the", "The"]
+        assert self.proposals(" CAT") == [" cat", "cat", " Cat"]
+
+    @pytest.mark.parametrize("text", [" _", ".", "\n", " (", "\ufffd", "<pad>", " A"])
+    def test_nothing_for_what_is_no_word_or_has_no_other_spelling(self, text):
+        assert self.proposals(text) == []
+
+    def test_a_tokenizer_that_puts_spaces_in_front_is_written_with(self):
+        class Prefixing(FakeSubject):
+            def encode(self, text):
+                return super().encode(" " + text)
+
+        assert self.proposals("cat", Spellings(Prefixing())) == [" cat", " Cat", " CAT"]
+
+    def test_only_what_the_subject_fires_on_gets_into_a_graph(self):
+        subject, unit = FakeSubject(), "scattered"
+        true = {ID[i]: float(subject.direct(unit, (ID[i],))[0]) for i in ("the", " the", "The", " The")}
+        fit = fit_paper("u", 1.0, [exemplar(subject, unit, (ID["the"],))], context())
+        graph = run(fit, unit, subject, Spellings(subject))
+        assert set(graph.roots) == {i for i, activation in true.items() if activation >= 0.5}
+        assert set(graph.roots) == {ID["the"], ID[" The"]}
+
+
+class TestSeveral:
+    def test_proposals_come_in_turn_and_once(self):
+        first, second = FakeAugmenter({A: [(B,), (C,)]}), FakeAugmenter({A: [(C,), (D, D)], B: [(A,)]})
+        both = Several([first, second])
+        found = both.substitutes([Masked((A, B), 0), Masked((A, B), 1)])
+        assert [[s.replacement for s in row] for row in found] == [[(B,), (C,), (D, D)], [(A,)]]
+        assert both.name == "fake + fake"
+        assert isinstance(both, Augmenter)
 
 
 class TestWordAt:
@@ -387,6 +431,10 @@ class TestAugmenterFor:
         subject = FakeSubject()
         assert augmenter_for("none", subject) is None
         assert isinstance(augmenter_for("subject", subject), SubjectInfill)
+        assert isinstance(augmenter_for("spellings", subject), Spellings)
+        both = augmenter_for("spellings+subject", subject)
+        assert isinstance(both, Several)
+        assert both.name == f"{Spellings(subject).name} + {SubjectInfill(subject).name}"
         assert isinstance(augmenter_for(bert, subject), MaskedLanguageModel)
         with pytest.raises(InputError, match="no-such/bert"):
             augmenter_for("no-such/bert", subject)

@@ -6,6 +6,7 @@ from fakes import BASIS, BOS, FILLERS, SITE, UNIT, UNITS, A, B, C, D, E, F, Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.errors import InputError, UnitError
 from saelens_n2g.graphs.oracle import Oracle
 from saelens_n2g.graphs.questions import Masked, Question, ask_activations, ask_substitutes, together
@@ -141,13 +142,102 @@ def test_substitutes_without_an_augmenter_are_a_programmer_error():
 @settings(deadline=None)
 @given(st.lists(ROUNDS, max_size=4))
 def test_together_equals_one_after_the_other_in_fewer_rounds(parts):
+    class Rounds(Oracle):
+        def _answer(self, questions):
+            subject.rounds += bool(questions)
+            return super()._answer(questions)
+
     subject, alone = FakeSubject(), FakeSubject()
-    merged = Oracle(subject, BASIS).run({6: together([asking(rounds) for rounds in parts])})[6]
+    subject.rounds = 0
+    merged = Rounds(subject, BASIS).run({6: together([asking(rounds) for rounds in parts])})[6]
     single = [Oracle(alone, BASIS).run({6: asking(rounds)})[6] for rounds in parts]
     assert [[[a.tolist() for a in answers] for answers in part] for part in merged] == [
         [[a.tolist() for a in answers] for answers in part] for part in single
     ]
-    assert subject.calls <= max((len(rounds) for rounds in parts), default=0)
+    assert subject.rounds <= max((len(rounds) for rounds in parts), default=0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ROW, st.lists(st.integers(0, 20), max_size=4)), min_size=1, max_size=6), st.booleans())
+def test_places_are_answered_in_the_order_asked(asked, merge):
+    rows = [row for row, _ in asked]
+    at = [None if len(places) == 4 else [place % len(row) for place in places] for row, places in asked]
+
+    def parts():
+        return [ask_activations([row], [places]) for row, places in zip(rows, at, strict=True)]
+
+    unit = UNIT["G, and H after G"]
+    subject = FakeSubject()
+    fit = together(parts()) if merge else ask_activations(rows, at)
+    found = Oracle(subject, BASIS).run({unit: fit, UNIT["A"]: ask_activations(rows)})[unit]
+    for row, places, values in zip(rows, at, [x[0] for x in found] if merge else found, strict=True):
+        true = subject.direct("G, and H after G", row)
+        assert values.tolist() == (true if places is None else true[places]).tolist()
+        assert values.dtype == np.float32
+
+
+def test_parts_with_and_without_places_can_be_merged():
+    parts = [ask_activations([(A, B)]), ask_activations([(A, B), (A,)], [[1], [0]])]
+    (whole,), (last, single) = Oracle(FakeSubject(), BASIS).run({UNIT["B after A"]: together(parts)})[UNIT["B after A"]]
+    assert [whole.tolist(), last.tolist(), single.tolist()] == [[0.0, 2.0], [2.0], [0.0]]
+
+
+class Flat:
+    """One unit per column, all of them 1 on token A; only the sizes of what is asked matter."""
+
+    bos_id, pad_id = BOS, 1
+
+    def __init__(self, width):
+        self.width, self.largest, self.calls = width, 0, 0
+
+    def activations(self, ids, sites):
+        self.largest, self.calls = max(self.largest, ids.numel()), self.calls + 1
+        return {site: (ids == A).float()[..., None].expand(*ids.shape, self.width) for site in sites}
+
+
+class TestMemory:
+    def test_sixty_thousand_units_with_a_few_alive_at_a_time(self):
+        alive = peak = 0
+
+        def fit(unit):
+            nonlocal alive, peak
+            alive += 1
+            peak = max(peak, alive)
+            (values,) = yield from ask_activations([(A, B)])
+            alive -= 1
+            return (unit, values.tolist())
+
+        n = 60_000
+        subject = Flat(n)
+        found = Oracle(subject, NeuronBasis(SITE, n), concurrent=4096).run({i: fit(i) for i in range(n)})
+        assert all(found[i] == (i, [1.0, 0.0]) for i in range(n))
+        assert peak == 4096
+        assert subject.calls == 15  # one forward pass serves all units that ask for the row
+
+    def test_an_answer_keeps_no_batch_alive(self):
+        found = Oracle(Flat(50), NeuronBasis(SITE, 50)).run(
+            {i: ask_activations([(A, B), (B, A, A)], [[1], None]) for i in range(50)}
+        )
+        kept = [x for answers in found.values() for x in answers]
+        assert all(x.base is None and x.nbytes <= 3 * 4 for x in kept)
+
+    def test_fits_that_ask_for_much_wait_for_each_other(self):
+        alive = peak = 0
+
+        def fit():
+            nonlocal alive, peak
+            alive += 1
+            peak = max(peak, alive)
+            yield from ask_activations([(B,) * 100 + (A,) * i for i in range(10)])
+            alive -= 1
+
+        subject = Flat(8)
+        Oracle(subject, NeuronBasis(SITE, 8), open_tokens=2500, batch_tokens=300).run({i: fit() for i in range(8)})
+        assert peak == 3  # 1,045 tokens each: the third begins below 2,500
+        assert subject.largest <= 300
+        peak = 0
+        Oracle(subject, NeuronBasis(SITE, 8), open_tokens=1).run({i: fit() for i in range(8)})
+        assert peak == 1
 
 
 def test_together_passes_questions_and_answers_of_both_kinds_through():

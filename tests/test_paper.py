@@ -36,6 +36,7 @@ from saelens_n2g.graphs.graph import IGNORE, Graph
 from saelens_n2g.graphs.oracle import Oracle
 from saelens_n2g.graphs.paper import PaperOptions, fit_paper
 from saelens_n2g.graphs.prune import Pruned, prune
+from saelens_n2g.graphs.questions import Answer
 from saelens_n2g.graphs.saliency import saliency
 
 X, Y, Z = FILLERS[:3]
@@ -93,10 +94,10 @@ class TestPrune:
         subject = FakeSubject()
         whole = exemplar(subject, "B after A", (*[X] * 30, A, B))
         run(prune(whole, 31, keep=0.5, ends_sentence=never, max_after=0), "B after A", subject)
-        assert (subject.calls, subject.rows) == (1, 2)
+        assert (subject.calls, subject.rows) == (2, 1 + 2)
         far = exemplar(subject, "C with D within three", (*[X] * 30, D, X, Y, C))
         run(prune(far, 33, keep=0.5, ends_sentence=never, max_after=0), "C with D within three", subject)
-        assert (subject.calls, subject.rows) == (1 + 2, 2 + 2 + 4)
+        assert (subject.calls, subject.rows) == (2 + 3, 1 + 2 + 1 + 2 + 4)
 
     @pytest.mark.parametrize(
         ("after", "max_after", "kept"),
@@ -114,6 +115,35 @@ class TestPrune:
         whole = exemplar(FakeSubject(), "A", (STOP, X, A, *after))
         pruned = prune(whole, 2, keep=0.5, ends_sentence=context().ends_sentence, max_after=max_after)
         assert run(pruned, "A").tokens == (A, *kept)
+
+    def test_only_tokens_that_may_be_activating_are_asked_for(self):
+        whole = exemplar(FakeSubject(), "G, and H after G", (X, G, H, Y, Y, G, X))  # 0 1 .75 0 0 1 0
+        options = {"keep": 0.5, "ends_sentence": never, "max_after": 99}
+        found = run(prune(whole, 1, watch=0.8, **options), "G, and H after G")
+        assert found.tokens == (G, H, Y, Y, G)  # the X behind the last G can change nothing
+        assert found.activations.tolist() == pytest.approx([1.0, np.nan, np.nan, np.nan, 1.0], nan_ok=True)
+        assert found.original.tolist() == [1.0, 0.75, 0.0, 0.0, 1.0]
+        subject = FakeSubject()
+        nothing_after = exemplar(subject, "A", (X, A, Y, Y, Y))
+        found = run(prune(nothing_after, 1, watch=0.5, **options), "A", subject)
+        assert (found.tokens, found.key, subject.calls) == ((A,), 0, 1)
+
+    def test_a_window_of_four_thousand_tokens_is_asked_about_piece_by_piece(self):
+        far, asked = 500, []
+        whole = Exemplar((X,) * 3400 + (D,) + (X,) * (far - 1) + (C,) + (X,) * 99, np.eye(4000, dtype=np.float32)[3900])
+        fit = prune(whole, 3900, keep=0.5, watch=0.5, ends_sentence=never, max_after=99)
+        answer = None
+        try:
+            while True:
+                question = fit.send(answer)
+                asked.append(question.tokens)
+                rows = zip(question.rows, question.places(), strict=True)
+                answer = Answer([np.array([float(D in row)] * len(at), dtype=np.float32) for row, at in rows], [])
+        except StopIteration as end:
+            found = end.value
+        assert (len(found.tokens), found.key) == (far + 1, far)
+        assert max(asked) <= 16_384
+        assert sum(asked) < (far + 40) * (far + 41) / 2  # hardly more than one length after the other
 
     def test_a_key_token_that_ends_its_sentence_keeps_nothing_after_it(self):
         whole = exemplar(FakeSubject(), "A", (A, X, Y))
@@ -144,6 +174,17 @@ class TestSaliency:
                 expected = min(max(1 - masked / whole[j], 0), 1) if k < j else 0
                 assert found[k, column] == pytest.approx(expected)
 
+    def test_a_long_text_takes_several_rounds(self, monkeypatch):
+        text, targets = (F, X, D, E, C, X, E), [3, 4, 6]
+        subject = FakeSubject()
+        whole = subject.direct("graded E", text)
+        at_once = run(saliency(text, whole, targets, MASK), "graded E", subject)
+        assert subject.calls == 1
+        monkeypatch.setattr("saelens_n2g.graphs.saliency.ROUND_TOKENS", 14)
+        in_rounds = run(saliency(text, whole, targets, MASK), "graded E", subject)
+        assert subject.calls == 1 + 3
+        np.testing.assert_array_equal(in_rounds, at_once)
+
     def test_says_how_much_goes_with_a_token(self):
         found = run(saliency((F, E), np.array([0.0, 4.0]), [1], MASK), "graded E")
         assert found[:, 0].tolist() == [0.25, 0.0]  # 4 with the token, 3 without
@@ -156,7 +197,7 @@ class TestAugment:
         parts = augment(Pruned(tokens, key, whole, whole), positions, threshold=threshold, longest=longest)
         found = run(parts, unit, subject, FakeAugmenter(proposals))
         for variant in found:
-            assert variant.activations.tolist() == subject.direct(unit, variant.tokens).tolist()
+            assert variant.activation == subject.direct(unit, variant.tokens)[variant.key]
         return [(variant.tokens, variant.key) for variant in found]
 
     def test_keeps_what_still_fires(self):
@@ -188,6 +229,9 @@ class TestFit:
 
     def test_a_token_after_another(self):
         assert paths(fit("B after A", [(X, Y, A, B), (A, B, X), (B, Z, A, B)])) == {(B, A): 1.0}
+
+    def test_a_window_of_one_token(self):
+        assert paths(fit("A", [(A,), (A,)])) == {(A,): 1.0}
 
     def test_wildcards_between(self):
         texts = [(X, D, C), (X, D, Y, C), (Z, D, X, Y, C)]

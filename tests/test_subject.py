@@ -18,6 +18,7 @@ import torch
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.masked_lm import TextModel
 from saelens_n2g.graphs.oracle import ActivationModel
+from saelens_n2g.graphs.packing import PackedModel, can_pack, lines, pack
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.subject import Subject, Tokenizer, find_device
 
@@ -412,3 +413,79 @@ class TestLegacy:
 def test_importing_the_package_loads_no_model_library():
     code = "import sys, saelens_n2g.subject; print(sorted({'transformers', 'transformer_lens'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+class TestActivationsAt:
+    """Texts packed into trees give what they give one by one, at every kind of site, on every architecture."""
+
+    ROWS = ((0, 5, 3, 7, 4), (0, 5, 3, 2), (0, 5), (0, 8, 2, 2, 9, 5), (0, 8), (0, 5, 3, 7, 4, 4))
+
+    def packed(self, subject, site, line):
+        found = pack(self.ROWS, line)
+        ids, positions, mask = lines(found.packs, 1)
+        starts = [number * ids.shape[1] for number in found.pack]
+        at = [start + node for start, nodes in zip(starts, found.nodes, strict=True) for node in reversed(nodes)]
+        return subject.activations_at(ids, site, torch.tensor(at), positions=positions, mask=mask)
+
+    def test_equals_the_plain_way(self, subject, architecture):
+        parallel = architecture == "neox"  # attention and MLP side by side: there is nothing between them
+        kinds = [kind for kind in get_args(SiteKind) if not (parallel and kind == "resid_mid")]
+        sites = [Site(layer, kind) for layer in (0, LAYERS - 1) for kind in kinds]
+        plain = [subject.activations(torch.tensor([row]), sites) for row in self.ROWS]
+        for site in sites:
+            expected = torch.cat([found[site][0].flip(0) for found in plain])
+            same(self.packed(subject, site, 6), expected)
+            same(self.packed(subject, site, 100), expected)
+
+    @pytest.mark.parametrize("kind", ["mlp_post", "resid_post"])
+    def test_is_found_to_hold(self, subject, kind):
+        assert isinstance(subject, PackedModel)
+        assert can_pack(subject, Site(LAYERS - 1, kind))
+
+    def test_leaves_nothing_behind(self, subject):
+        site = Site(1, "mlp_post")
+        before = subject.activations(IDS, [site])[site]
+        logits = subject.logits(IDS)
+        self.packed(subject, site, 100)
+        assert torch.equal(subject.activations(IDS, [site])[site], before)
+        assert torch.equal(subject.logits(IDS), logits)
+
+    def test_runs_the_last_mlp_on_the_wanted_places_alone(self, subject):
+        sizes = []
+        out = subject.bridge.hook_dict["blocks.1.mlp.hook_post"]
+        out.add_perma_hook(lambda value, hook: sizes.append(tuple(value.shape[:-1])))  # noqa: ARG005
+        try:
+            ids, positions = torch.tensor([[0, 5, 3]]), torch.tensor([[0, 1, 2]])
+            mask = torch.ones(1, 3, 3, dtype=torch.bool).tril()
+            subject.activations_at(ids, Site(1, "mlp_post"), torch.tensor([2]), positions=positions, mask=mask)
+        finally:
+            out.remove_hooks(including_permanent=True)
+        assert sizes == [(1, 1)]
+
+    def test_a_mask_that_is_not_followed_is_noticed(self, subject):
+        class Deaf:
+            """The same subject, but masks or positions do not get through."""
+
+            def __init__(self, lost):
+                self.lost = lost
+
+            def __getattr__(self, name):
+                return getattr(subject, name)
+
+            def activations_at(self, ids, site, at, *, positions, mask):
+                if self.lost == "mask":
+                    mask = torch.ones_like(mask).tril()
+                else:
+                    positions = (positions + 1).clamp(max=CONTEXT - 1)
+                return subject.activations_at(ids, site, at, positions=positions, mask=mask)
+
+        assert not can_pack(Deaf("mask"), Site(1, "mlp_post"))
+        if subject.bridge.cfg.positional_embedding_type == "standard":  # rotary positions are relative
+            assert not can_pack(Deaf("positions"), Site(1, "mlp_post"))
+
+    def test_a_position_beyond_the_context_is_refused(self, subject):
+        ids, mask = torch.tensor([[0, 5]]), torch.ones(1, 2, 2, dtype=torch.bool).tril()
+        with pytest.raises(InputError, match=f"positions 0 to {CONTEXT - 1}, found {CONTEXT}"):
+            subject.activations_at(
+                ids, Site(0, "mlp_post"), torch.tensor([1]), positions=torch.tensor([[0, CONTEXT]]), mask=mask
+            )

@@ -6,8 +6,6 @@ counts only if the unit keeps enough of its strength on the key token. Who propo
 
 from typing import NamedTuple
 
-import numpy as np
-
 from saelens_n2g.graphs.prune import Pruned
 from saelens_n2g.graphs.questions import Fit, Masked, Substitute, Tokens, ask_activations, ask_substitutes
 
@@ -17,7 +15,8 @@ class Variant(NamedTuple):
 
     tokens: Tokens
     key: int
-    activations: np.ndarray
+    activation: float
+    """On the key token."""
 
 
 def augment(pruned: Pruned, positions: list[int], *, threshold: float, longest: int) -> Fit[list[Variant]]:
@@ -37,11 +36,11 @@ def augment(pruned: Pruned, positions: list[int], *, threshold: float, longest: 
             texts.setdefault(tokens, _moved(pruned.key, substitute))
     if not texts:
         return []
-    answers = yield from ask_activations(list(texts))
+    answers = yield from ask_activations(list(texts), [[key] for key in texts.values()])
     return [
-        Variant(tokens, key, activations)
-        for (tokens, key), activations in zip(texts.items(), answers, strict=True)
-        if activations[key] >= threshold
+        Variant(tokens, key, float(activation))
+        for (tokens, key), (activation,) in zip(texts.items(), answers, strict=True)
+        if activation >= threshold
     ]
 
 

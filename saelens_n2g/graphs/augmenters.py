@@ -2,7 +2,8 @@
 
 `MaskedLanguageModel` is the paper's choice (BERT, Hugging Face fill-mask). `SubjectInfill` needs no second model:
 the subject's own next-token probabilities from the left context propose, and each proposal is reweighted by how
-well the subject then predicts the tokens on the right. A graph's provenance names the one that was used.
+well the subject then predicts the tokens on the right. `Spellings` proposes the same word with another case or
+without its space and costs nothing. `Several` asks more than one. A graph's provenance names what was used.
 """
 
 import unicodedata
@@ -27,6 +28,28 @@ class LanguageModel(Protocol):
     def pad_id(self) -> int: ...
     def logits(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]: ...
     def string(self, token: int) -> str: ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """What spelling needs of a subject."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def string(self, token: int) -> str: ...
+
+
+@runtime_checkable
+class Augmenter(Protocol):
+    """Proposes tokens for masked positions (one of the four protocols, docs/decisions.md), many rows in one call."""
+
+    @property
+    def name(self) -> str:
+        """What goes into the provenance of a graph."""
+        ...
+
+    def substitutes(self, rows: Sequence[Masked]) -> list[list[Substitute]]:
+        """Per row, substitutes for the masked token, likeliest first, never the original."""
+        ...
 
 
 class SubjectInfill:
@@ -132,6 +155,68 @@ class SubjectInfill:
             batch.append(text)
         if batch:
             yield batch
+
+
+class Spellings:
+    """The masked token itself, spelt otherwise: lower, Title or UPPER case, with and without a space in front.
+
+    The paper's helper, BERT uncased, knows neither case nor spacing: each of its words stands for all of these, and
+    the authors' code treats "The", " The" and "the" as one token throughout. Here a spelling is a proposal like any
+    other, and enters a graph only when the subject fires on it in the exemplar's context. Proposed are spellings
+    that are one token, of tokens that are all letters; nothing is run.
+    """
+
+    name = "spellings (case and leading space)"
+
+    def __init__(self, subject: Writer) -> None:
+        self.subject = subject
+        self._known: dict[int, list[Tokens]] = {}
+
+    def substitutes(self, rows: Sequence[Masked]) -> list[list[Substitute]]:
+        """See `Augmenter.substitutes`. The spellings of a token share its probability equally."""
+        return [
+            [Substitute(row.position, row.position + 1, new, 1.0 / len(found)) for new in found]
+            for row, found in ((row, self._spellings(row.tokens[row.position])) for row in rows)
+        ]
+
+    def _spellings(self, token: int) -> list[Tokens]:
+        if token not in self._known:
+            text = self.subject.string(token)
+            word = text.removeprefix(" ")
+            forms = (word.lower(), word[:1].upper() + word[1:].lower(), word.upper()) if word.isalpha() else ()
+            texts = dict.fromkeys(space + form for form in forms for space in (" ", ""))
+            ids = (self._token(other) for other in texts if other != text)
+            self._known[token] = [(i,) for i in ids if i is not None]
+        return self._known[token]
+
+    def _token(self, text: str) -> int | None:
+        """The one token that spells exactly `text`; tokenizers of the SentencePiece kind add a space of their own."""
+        tries = (self.subject.encode(written) for written in dict.fromkeys((text, text.removeprefix(" "))))
+        return next((ids[0] for ids in tries if len(ids) == 1 and self.subject.string(ids[0]) == text), None)
+
+
+class Several:
+    """Several augmenters in turn; what two of them propose is proposed once."""
+
+    def __init__(self, parts: Sequence[Augmenter]) -> None:
+        self.parts = tuple(parts)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(part.name for part in self.parts)
+
+    def substitutes(self, rows: Sequence[Masked]) -> list[list[Substitute]]:
+        """See `Augmenter.substitutes`. All of the first part's come first, each with the probability it was given."""
+        found = [part.substitutes(rows) for part in self.parts]
+        return [_distinct([s for proposals in per_row for s in proposals]) for per_row in zip(*found, strict=True)]
+
+
+def _distinct(proposals: Sequence[Substitute]) -> list[Substitute]:
+    """The first of those that put the same tokens in the same place."""
+    seen: dict[tuple[int, int, Tokens], Substitute] = {}
+    for proposal in proposals:
+        seen.setdefault(proposal[:3], proposal)
+    return list(seen.values())
 
 
 def _readable(text: str) -> bool:

@@ -12,13 +12,13 @@ the word stay what they were; nothing is re-tokenised.
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from saelens_n2g.errors import InputError
-from saelens_n2g.graphs.augmenters import LanguageModel, SubjectInfill
-from saelens_n2g.graphs.oracle import Augmenter
+from saelens_n2g.graphs.augmenters import Augmenter, LanguageModel, Several, Spellings, SubjectInfill
 from saelens_n2g.graphs.questions import Masked, Substitute, Tokens
 from saelens_n2g.subject import find_device, quiet
 
@@ -277,14 +277,20 @@ def augmenter_for(
 ) -> Augmenter | None:
     """The augmenter called `name`, which its own `name` describes for the provenance.
 
-    `none`: None. `subject`: the subject's own infilling. `auto`: BERT as in the paper if it loads without network,
-    else the subject's infilling, and `report` is told in one line which and why. Anything else: a fill-mask model on
-    the hub or in a folder. Raises `InputError` if that cannot be loaded.
+    `none`: None. `subject`: the subject's own infilling. `spellings`: the token in another case or spacing. `auto`:
+    BERT as in the paper if it loads without network, else the subject's infilling, and `report` is told in one line
+    which and why. `A+B`: both, one after the other. Anything else: a fill-mask model on the hub or in a folder.
+    Raises `InputError` if that cannot be loaded.
     """
     if name == "none":
         return None
     if name == "subject":
         return SubjectInfill(subject)
+    if name == "spellings":
+        return Spellings(subject)
+    if "+" in name and not Path(name).exists():  # the hub allows no plus in a name
+        parts = [augmenter_for(part, subject, device=device, report=report) for part in name.split("+")]
+        return Several([part for part in parts if part is not None])
     if name != "auto":
         return MaskedLanguageModel.load(name, subject, device=device)
     try:

@@ -1,65 +1,27 @@
 """Oracle: the one place that answers "what is unit u's activation on these tokens?" for many fits together.
 
-Every round it collects the open questions of all running fits, drops duplicates, sorts the rows by length, runs
-them through the subject in batches (up to the site's layer, no gradients) and encodes only the columns that are
-wanted. What a row answers for one unit it answers for every unit that asked for it.
+Every round it collects the open questions of all running fits, drops duplicates, runs the rows through the subject
+(`running`: shared prefixes once, up to the site, no gradients, the last MLP on the wanted positions alone) and encodes
+only the columns that are wanted. What a row answers for one unit it answers for every unit that asked for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from saelens_n2g.bases.base import Basis
 from saelens_n2g.errors import N2GError
+from saelens_n2g.graphs.augmenters import Augmenter
 from saelens_n2g.graphs.questions import Answer, Fit, Masked, Question, Substitute, Tokens
-from saelens_n2g.sites import Site
+from saelens_n2g.graphs.running import ActivationModel, Costs, Row, Runner
+
+__all__ = ["ActivationModel", "Augmenter", "Costs", "Oracle"]
 
 Result = TypeVar("Result")
-
-
-@runtime_checkable
-class ActivationModel(Protocol):
-    """What the oracle needs of a subject."""
-
-    bos_id: int | None
-
-    @property
-    def pad_id(self) -> int: ...
-    def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]: ...
-
-
-@runtime_checkable
-class Augmenter(Protocol):
-    """Proposes tokens for masked positions (one of the four protocols, docs/decisions.md), many rows in one call."""
-
-    @property
-    def name(self) -> str:
-        """What goes into the provenance of a graph."""
-        ...
-
-    def substitutes(self, rows: Sequence[Masked]) -> list[list[Substitute]]:
-        """Per row, substitutes for the masked token, likeliest first, never the original."""
-        ...
-
-
-@dataclass
-class Costs:
-    """What answering took."""
-
-    calls: int = 0
-    """Forward passes of the subject up to the layer."""
-    tokens: int = 0
-    """Tokens pushed through it, padding and BOS included."""
-    rows_asked: int = 0
-    rows_run: int = 0
-    """Rows left after duplicates were dropped."""
-    proposals: int = 0
-    """Masked positions that the augmenter filled."""
 
 
 @dataclass
@@ -69,11 +31,16 @@ class Oracle:
     subject: ActivationModel
     basis: Basis
     augmenter: Augmenter | None = None
-    batch_tokens: int = 4096
-    """Tokens of one forward pass at most (a longer single row still runs alone)."""
+    batch_tokens: int = 1024
+    """Tokens of one forward pass at most (a longer single row still runs alone). On a CPU more gains nothing."""
     concurrent: int = 256
-    """Fits that run at the same time; bounds memory, changes no result."""
+    """Fits that run at the same time at most; bounds memory, changes no result."""
+    open_tokens: int = 2**20
+    """No further fit is begun while the running ones want to know this many tokens in one round; bounds memory."""
     costs: Costs = field(default_factory=Costs)
+
+    def __post_init__(self) -> None:
+        self._runner = Runner(self.subject, self.basis.site, self.batch_tokens, self.costs)
 
     def run(
         self, fits: Mapping[int, Fit[Result]], done: Callable[[int], None] = lambda _: None
@@ -100,20 +67,22 @@ class Oracle:
             done(unit)
 
         while waiting or running:
-            while waiting and len(running) < self.concurrent:
+            volume = sum(question.tokens for question in open_questions.values())
+            while waiting and len(running) < self.concurrent and (volume < self.open_tokens or not running):
                 unit, fit = waiting.pop()
                 running[unit] = fit
                 advance(unit, None)
+                volume += open_questions[unit].tokens if unit in open_questions else 0
             for unit, answer in self._answer(open_questions).items():
                 advance(unit, answer)
         return {unit: results[unit] for unit in fits}
 
     def _answer(self, questions: Mapping[int, Question]) -> dict[int, Answer]:
         proposals = self._substitutes(list(dict.fromkeys(row for q in questions.values() for row in q.masked)))
-        known = self._activations({unit: q.rows for unit, q in questions.items()})
+        known = self._activations(questions)
         return {
-            unit: Answer([known[row][unit] for row in q.rows], [proposals[row] for row in q.masked])
-            for unit, q in questions.items()
+            unit: Answer(known[unit], [proposals[row] for row in question.masked])
+            for unit, question in questions.items()
         }
 
     def _substitutes(self, masked: list[Masked]) -> dict[Masked, list[Substitute]]:
@@ -124,43 +93,39 @@ class Oracle:
         self.costs.proposals += len(masked)
         return dict(zip(masked, self.augmenter.substitutes(masked), strict=True))
 
-    def _activations(self, wanted: Mapping[int, Sequence[Tokens]]) -> dict[Tokens, dict[int, np.ndarray]]:
-        units_of: dict[Tokens, list[int]] = {}
-        for unit, rows in wanted.items():
-            self.costs.rows_asked += len(rows)
-            for row in dict.fromkeys(rows):
-                units_of.setdefault(row, []).append(unit)
-        self.costs.rows_run += len(units_of)
+    def _activations(self, questions: Mapping[int, Question]) -> dict[int, list[np.ndarray]]:
+        """Per unit the answers to its rows, in the order asked."""
+        places: dict[Tokens, set[int]] = {}
+        units: dict[Tokens, set[int]] = {}
+        for unit, question in questions.items():
+            self.costs.rows_asked += len(question.rows)
+            for row, at in zip(question.rows, question.places(), strict=True):
+                places.setdefault(row, set()).update(range(len(row)) if at is None else at)
+                units.setdefault(row, set()).add(unit)
+        self.costs.rows_run += len(places)
+        known = self._values([Row(row, sorted(at)) for row, at in places.items()], units)
+        index = {row: {place: i for i, place in enumerate(sorted(at))} for row, at in places.items()}
+        return {
+            unit: [
+                known[row][unit] if at is None else known[row][unit][[index[row][place] for place in at]]
+                for row, at in zip(question.rows, question.places(), strict=True)
+            ]
+            for unit, question in questions.items()
+        }
+
+    def _values(
+        self, rows: Sequence[Row], units: Mapping[Tokens, set[int]]
+    ) -> dict[Tokens, dict[int, Float[np.ndarray, "n"]]]:
+        """Per row and unit its activation on each of the row's places."""
         known: dict[Tokens, dict[int, np.ndarray]] = {}
-        for batch in self._batches(sorted(units_of, key=lambda row: (len(row), row))):
-            units = sorted({unit for row in batch for unit in units_of[row]})
-            column = {unit: i for i, unit in enumerate(units)}
-            values = self._run(batch, units)
-            for i, row in enumerate(batch):
-                known[row] = {unit: values[i, : len(row), column[unit]] for unit in units_of[row]}
+        for batch, x in self._runner.run(rows):
+            asking = sorted({unit for row in batch for unit in units[row.tokens]})
+            column = {unit: i for i, unit in enumerate(asking)}
+            values = self.basis.encode_features(x, torch.tensor(asking, device=x.device)).cpu().numpy()
+            start = 0
+            for row in batch:
+                own = values[start : start + len(row.at)]
+                # Copies: a view would keep the whole batch alive for as long as a fit remembers one row of it.
+                known[row.tokens] = {unit: own[:, column[unit]].copy() for unit in units[row.tokens]}
+                start += len(row.at)
         return known
-
-    def _batches(self, rows: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-        batch: list[Tokens] = []
-        for row in rows:  # ascending length, so the newest row is the longest
-            if batch and (len(batch) + 1) * (len(row) + 1) > self.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
-
-    def _run(self, batch: Sequence[Tokens], units: Sequence[int]) -> np.ndarray:
-        """(row, position, unit) activations, BOS taken off."""
-        bos = [] if self.subject.bos_id is None else [self.subject.bos_id]
-        width = max(len(row) for row in batch)
-        ids = torch.full((len(batch), len(bos) + width), self.subject.pad_id, dtype=torch.long)
-        for i, row in enumerate(batch):
-            ids[i, : len(bos) + len(row)] = torch.tensor(bos + list(row))
-        self.costs.calls += 1
-        self.costs.tokens += ids.numel()
-        site = self.basis.site
-        x = self.subject.activations(ids, [site])[site]
-        features = self.basis.encode_features(x, torch.tensor(units, device=x.device))
-        values: np.ndarray = features[:, len(bos) :].cpu().numpy()
-        return values

@@ -106,6 +106,7 @@ def _paths(
         exemplar,
         exemplar.peak,
         keep=options.keep,
+        watch=floor,
         ends_sentence=context.ends_sentence,
         max_after=options.max_after,
     )
@@ -129,9 +130,11 @@ def _paths(
     loss = max(1.0, float(pruned.original[pruned.key]) / float(pruned.activations[pruned.key]))
     positions, longest = [*matters, pruned.key], len(exemplar.tokens)
     variants = yield from augment(pruned, positions, threshold=floor / loss, longest=longest)
-    columns = yield from together([saliency(v.tokens, v.activations, [v.key], context.mask_id) for v in variants])
+    columns = yield from together(
+        [saliency(v.tokens, {v.key: v.activation}, [v.key], context.mask_id) for v in variants]
+    )
     for variant, column_of_key in zip(variants, columns, strict=True):
-        activation = float(variant.activations[variant.key]) * loss / max_activation
+        activation = variant.activation * loss / max_activation
         paths.append(_path(variant.tokens, variant.key, column_of_key[:, 0], activation, options))
     return paths
 

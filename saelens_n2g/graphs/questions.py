@@ -12,6 +12,8 @@ import numpy as np
 
 Result = TypeVar("Result")
 Tokens = tuple[int, ...]
+Places = Sequence[int] | None
+"""Positions of a row in any order; None for all of them."""
 
 
 class Masked(NamedTuple):
@@ -35,10 +37,23 @@ class Question(NamedTuple):
 
     rows: tuple[Tokens, ...] = ()
     masked: tuple[Masked, ...] = ()
+    at: tuple[Places, ...] = ()
+    """Per row the positions whose activation is wanted; empty: every position of every row."""
+
+    def places(self) -> tuple[Places, ...]:
+        """`at`, one entry per row."""
+        return self.at or (None,) * len(self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(map(len, self.rows))
 
 
 class Answer(NamedTuple):
-    """In the order asked: float32 (token,) arrays of the unit's activation; substitutes, likeliest first."""
+    """In the order asked: float32 arrays of the unit's activation, per row one value for each position that was
+    asked for, in that order; substitutes, likeliest first.
+    """
 
     activations: list[np.ndarray]
     substitutes: list[list[Substitute]]
@@ -48,11 +63,13 @@ Fit = Generator[Question, Answer, Result]
 """A running fit, or any part of one: `yield from` composes them."""
 
 
-def ask_activations(rows: Sequence[Tokens]) -> Fit[list[np.ndarray]]:
-    """Activations of the unit on every token of each row; asks nothing if there is no row."""
+def ask_activations(rows: Sequence[Tokens], at: Sequence[Places] = ()) -> Fit[list[np.ndarray]]:
+    """Activations of the unit on the positions `at` of each row, without `at` on every token; asks nothing if there
+    is no row. Ask for what is needed only: what the model does last is done on those positions alone.
+    """
     if not rows:
         return []
-    return (yield Question(rows=tuple(rows))).activations
+    return (yield Question(rows=tuple(rows), at=tuple(at))).activations
 
 
 def ask_substitutes(masked: Sequence[Masked]) -> Fit[list[list[Substitute]]]:
@@ -84,6 +101,7 @@ def together(parts: Sequence[Fit[Result]]) -> Fit[list[Result]]:
         answer = yield Question(
             rows=tuple(row for _, question in asked for row in question.rows),
             masked=tuple(row for _, question in asked for row in question.masked),
+            at=tuple(places for _, question in asked for places in question.places()),
         )
         row = mask = 0
         for i, question in asked:
