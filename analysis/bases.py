@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from saelens_n2g.commands import compare, config_of
+from saelens_n2g.graphs.methods import DEFAULT
 from saelens_n2g.progress import Reporter
 
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=1)
     parser.add_argument("--units", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=400_000)
+    parser.add_argument("--method", default=DEFAULT)
     parser.add_argument("--augmenter", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())

@@ -15,6 +15,8 @@ from saelens_n2g.errors import InputError, N2GError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal."""
+METHOD = "paper"
+"""`graphs.methods.DEFAULT`, said again because importing that file would load numpy."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The parser's own error for wrong options. Typer brings its parser along and exports only the leaves of the tree."""
 
@@ -39,6 +41,7 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the
 AugmenterName = Annotated[
     str, typer.Option(help="auto, subject, none, or a fill-mask model such as bert-base-uncased.")
 ]
+MethodName = Annotated[str, typer.Option("--method", help="How graphs are fitted: paper, suffix, refined.")]
 Wandb = Annotated[str, typer.Option(help="auto, online, offline or disabled.")]
 Dictionary = Annotated[Path | None, typer.Option(help="Folder of a trained dictionary (SAELens format).")]
 Unit = Annotated[str, typer.Option(help="LAYER.KIND/BASIS/INDEX, e.g. 3.mlp_post/neurons/1214.")]
@@ -69,6 +72,7 @@ def demo(
     units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 32,
     tokens: Tokens = 400_000,
     samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
+    method: MethodName = METHOD,
     augmenter: AugmenterName = "auto",
     wandb: Wandb = "auto",
     seed: Seed = 0,
@@ -83,6 +87,7 @@ def demo(
         units=units,
         tokens=tokens,
         samples=samples,
+        method=method,
         augmenter=augmenter,
         wandb=wandb,
         seed=seed,
@@ -108,6 +113,7 @@ def compare(
     tokens: Tokens = 400_000,
     width: Width = 128,
     samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
+    method: MethodName = METHOD,
     augmenter: AugmenterName = "auto",
     wandb: Wandb = "auto",
     device: Device = "auto",
@@ -190,6 +196,7 @@ def fit(
     model: Model = "embedded",
     corpus: Corpus = "embedded",
     dictionary: Dictionary = None,
+    method: MethodName = METHOD,
     augmenter: AugmenterName = "auto",
     tokens: Tokens = 400_000,
     width: Width = 128,
@@ -202,7 +209,7 @@ def fit(
     """Fit the N2G graph of one unit, print it and its scores, write it as JSON, SVG and DOT."""
     from saelens_n2g import commands
 
-    config = _config(unit=unit, augmenter=augmenter, **_shared(locals()))
+    config = _config(unit=unit, method=method, augmenter=augmenter, **_shared(locals()))
     commands.fit(config, unit, out, _reporter(quiet))
 
 

@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -13,13 +14,14 @@ from rich.text import Text
 from saelens_n2g.comparison.config import BASES, RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import ArtefactError, InputError, N2GError, UnitError
+from saelens_n2g.graphs.methods import DEFAULT, without_augmentation
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from saelens_n2g.bases.base import Basis
-    from saelens_n2g.comparison.explain import Unit
+    from saelens_n2g.comparison.selection import Unit
     from saelens_n2g.comparison.workspace import Workspace
 
 
@@ -40,6 +42,7 @@ def config_of(
     lr: float = 3e-3,
     batch: int = 256,
     samples: int = 1_200_000,
+    method: str = DEFAULT,
     augmenter: str = "auto",
     wandb: str = "auto",
     device: str = "auto",
@@ -73,10 +76,11 @@ def config_of(
         dictionary=None if dictionary is None else str(dictionary),
         training=training,
         rule=UnitRule(units=units, seed=seed),
+        method=method,
         augmenter=augmenter,
         seed=seed,
     )
-    return replace(config, paper=replace(config.paper, augment=augmenter != "none"))
+    return replace(config, options=without_augmentation(config.method_options)) if augmenter == "none" else config
 
 
 def parse_unit(text: str) -> tuple[Site, str, int]:
@@ -104,6 +108,30 @@ def compare(config: RunConfig, out: Path, reporter: Reporter) -> None:
         }
         console.print("dictionary: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()), highlight=False)
     console.print(f"report: {out / REPORT / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def layers(
+    *,
+    out: Path,
+    layers: str,
+    basis: str = "neurons",
+    methods: Sequence[str] = ("paper", "suffix"),
+    dictionary: str | None = None,
+    **options: Any,
+) -> Path:
+    """Explain units of several layers, or finish doing so; the path of the table. `options` are those of `config_of`.
+
+    `layers` are numbers with commas between. Raises `InputError`.
+    """
+    from saelens_n2g.comparison.layers import REPORT, LayersConfig, run_layers
+
+    numbers = [part.strip() for part in layers.split(",")]
+    if not all(part.isdecimal() for part in numbers):
+        raise InputError("option layers", "numbers with commas between, such as 0,1,2", repr(layers))
+    run = replace(config_of(**options), options=None, dictionary=dictionary)
+    chosen = tuple(int(part) for part in numbers)
+    run_layers(LayersConfig(run=run, layers=chosen, basis=basis, methods=tuple(methods)), out, Reporter())
+    return out / REPORT / "layers.md"
 
 
 def train(config: RunConfig, out: Path, reporter: Reporter) -> None:
@@ -144,28 +172,27 @@ def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Repor
 
 def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
     """Fit the graph of one unit, write it, print it with its scores. Raises `UnitError` where there is none."""
-    from saelens_n2g.comparison.explain import Explained, fit_units, publish, score
-    from saelens_n2g.comparison.scores import TextScores
+    from saelens_n2g.comparison.explain import Explained, publish, score
+    from saelens_n2g.comparison.fitting import Fitter
 
     workspace, basis, found = _one_unit(config, unit, out, reporter)
-    with reporter.stage(f"fit {unit}", "units") as tick:
-        graph = fit_units(workspace, basis, [found], tick)[0][found.index]
+    with reporter.stage(f"fit {unit}", "units"):
+        graph = Fitter(workspace, basis).fit([found])[found.index]
     if isinstance(graph, N2GError):
         raise graph
-    texts = TextScores(workspace.windows, *workspace.split, workspace.subject.string)
-    scores = score(texts, found, graph, config.rule.threshold)
+    scores = score(workspace, found, graph)
     result = publish(workspace, Explained(found, graph, scores), out)
     workspace.discard_activations()
     print(result.text)
-    for explainer, by_text in scores.items():
-        values = [f"{text} F1 {_number(by_text[text]['f1'])}" for text in by_text]
+    for explainer, one in scores.items():
+        values = [f"{text} F1 {_number(metrics['f1'])}" for text, metrics in one.metrics.items()]
         print(f"{explainer:22s} {', '.join(values)}")
     print(f"written: {out / result.graph_file} (and .svg, .dot)")
 
 
 def _one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tuple[Workspace, Basis, Unit]":
     """Workspace, basis and the unit with its exemplars. Raises `UnitError` if it never fires in the fit text."""
-    from saelens_n2g.comparison.explain import build, unit_of
+    from saelens_n2g.comparison.selection import build, unit_of
     from saelens_n2g.comparison.units import statistics
     from saelens_n2g.comparison.workspace import Workspace
 

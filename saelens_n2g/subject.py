@@ -220,6 +220,11 @@ class Subject(Tokenizer):
             )
         return found[0]
 
+    def embeddings(self) -> Float[Tensor, "vocab d"]:
+        """The input embedding of every token, in float32 on the CPU."""
+        weights: Tensor = self.bridge.original_model.get_input_embeddings().weight
+        return weights.detach().float().cpu()
+
     def logits(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits in float32, the whole model."""
         with torch.inference_mode():

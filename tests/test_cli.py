@@ -17,6 +17,7 @@ from saelens_n2g import cli, commands
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, save_saelens
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
+from saelens_n2g.graphs.methods import DEFAULT
 
 COMMANDS = ("demo", "compare", "train", "exemplars", "fit", "predict")
 TEXT = "The old cat sat on the mat in New York."
@@ -128,6 +129,17 @@ def test_words_that_are_none_of_a_few(tmp_path, arguments, named):
 
 def test_bases_that_there_are_not(run, tmp_path):
     assert_one_error(run("compare", "--out", tmp_path, "--bases", "neurons,knots"), 2, "knots", "neurons, sae, random")
+
+
+def test_the_command_line_and_the_registry_have_one_default():
+    assert cli.METHOD == DEFAULT
+
+
+@pytest.mark.parametrize("command", [["compare"], ["demo"], ["fit", "--unit", "1.mlp_post/neurons/3"]])
+def test_methods_that_there_are_not(run, tmp_path, command):
+    ran = run(*command, "--out", tmp_path / "out", "--method", "guess")
+    assert_one_error(ran, 2, "method 'guess'", "paper", "suffix")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("unit", ["17", "1.mlp_post/neurons", "1.mlp_post/knots/3", "1.mlp_post/neurons/-3", "a/sae/1"])
@@ -311,6 +323,15 @@ def test_fit_writes_a_graph_that_predict_reads(run, basics, tmp_path):
     assert json.loads(again.out)["unit"] == "1.mlp_post/neurons/3"
     quiet = run("fit", *basics, "--augmenter", "none", "--unit", "1.mlp_post/neurons/3", "--out", out, "--quiet")
     assert (quiet.out, quiet.err) == (ran.out, "")
+
+
+@pytest.mark.model
+def test_fit_with_another_method(run, basics, tmp_path):
+    ran = run("fit", *basics, "--method", "suffix", "--unit", "1.mlp_post/neurons/3", "--out", tmp_path)
+    assert ran.code == 0, ran.err
+    stored = json.loads((tmp_path / "graphs" / "1.mlp_post_neurons_3.json").read_text())
+    assert stored["provenance"]["method"] == "suffix"
+    assert ran.out.startswith(Graph.from_dict(stored).to_text() + "\n")
 
 
 @pytest.mark.model

@@ -16,9 +16,10 @@ from saelens_n2g import progress
 from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.commands import coloured, config_of, parse_unit
 from saelens_n2g.comparison.config import BASES, RunConfig, SubjectConfig, TextConfig
-from saelens_n2g.comparison.explain import mask_id, values_of
-from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS
-from saelens_n2g.comparison.scores import TextScores
+from saelens_n2g.comparison.fitting import mask_id
+from saelens_n2g.comparison.results import EXPLAINERS, GRADED, METRICS, TEXTS
+from saelens_n2g.comparison.scores import Observed, TextScores
+from saelens_n2g.comparison.selection import values_of
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.comparison.workspace import Workspace, draw_windows
 from saelens_n2g.corpus import Windows
@@ -29,6 +30,7 @@ from saelens_n2g.graphs.graph import IGNORE, Graph
 from saelens_n2g.graphs.paper import PaperOptions
 from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import PACKAGES, provenance
+from saelens_n2g.scoring import average_precision
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
@@ -42,6 +44,11 @@ from saelens_n2g.subject import Subject
         (lambda: RunConfig(bases=()), "option bases"),
         (lambda: RunConfig(exemplars=0), "option exemplars"),
         (lambda: RunConfig(layer=-1), "site layer"),
+        (lambda: RunConfig(method="guess"), "method 'guess': expected one of paper, .*suffix"),
+        (
+            lambda: RunConfig(method="suffix", options=PaperOptions()),
+            "options of method 'suffix': expected SuffixOptions",
+        ),
         (lambda: TextConfig(tokens=0), "option tokens"),
         (lambda: TextConfig(read=0), "option tokens"),
         (lambda: TextConfig(test_share=1.0), "option test_share"),
@@ -58,7 +65,7 @@ def test_settings_are_json_values_as_they_are():
     assert json.loads(json.dumps(value)) == value
 
 
-BASE = RunConfig()
+BASE = RunConfig(method="paper")
 STAGES = [("text", None), ("dictionary", None), *(("explain", name) for name in BASES), ("report", None)]
 ALL_BASES = {f"explain {name}" for name in BASES}
 CHANGES = {
@@ -68,7 +75,9 @@ CHANGES = {
     "layer": (replace(BASE, layer=2), {"dictionary", "report", *ALL_BASES}),
     "stream": (replace(BASE, stream="resid_pre"), {"dictionary", "report", *ALL_BASES}),
     "rule": (replace(BASE, rule=UnitRule(units=3)), {"report", *ALL_BASES}),
-    "paper": (replace(BASE, paper=PaperOptions(keep=0.4)), {"report", *ALL_BASES}),
+    "method": (replace(BASE, method="suffix"), {"report", *ALL_BASES}),
+    "options": (replace(BASE, options=PaperOptions(keep=0.4)), {"report", *ALL_BASES}),
+    "the defaults said": (replace(BASE, options=BASE.method_options), set()),
     "exemplars": (replace(BASE, exemplars=3), {"report", *ALL_BASES}),
     "augmenter": (replace(BASE, augmenter="none"), {"report", *ALL_BASES}),
     "mask": (replace(BASE, mask="pad"), {"report", *ALL_BASES}),
@@ -76,7 +85,7 @@ CHANGES = {
     "samples": (replace(BASE, training=replace(BASE.training, samples=5000)), {"dictionary", "report", "explain sae"}),
     "bases": (replace(BASE, bases=("sae", "ica")), {"report"}),
     "logging": (replace(BASE, training=replace(BASE.training, log_every=7, wandb="disabled")), set()),
-    "nothing": (RunConfig(), set()),
+    "nothing": (RunConfig(method="paper"), set()),
 }
 
 
@@ -112,11 +121,11 @@ def test_sites_of_bases():
     [("4.attn_out/neurons/7", 4, "attn_out", "resid_post"), ("2.resid_mid/pca/0", 2, "mlp_post", "resid_mid")],
 )
 def test_a_unit_decides_layer_site_and_basis(unit, layer, neurons, stream):
-    config = config_of(unit=unit, layer=9, augmenter="none", tokens=77)
+    config = config_of(unit=unit, layer=9, method="paper", augmenter="none", tokens=77)
     site, basis, _ = parse_unit(unit)
     assert (config.layer, config.neurons, config.stream, config.bases) == (layer, neurons, stream, (basis,))
     assert config.site(basis) == site
-    assert (config.text.tokens, config.paper.augment) == (77, False)
+    assert (config.text.tokens, config.method_options.augment) == (77, False)
 
 
 # --- text -----------------------------------------------------------------------------------------------------
@@ -230,9 +239,10 @@ def test_scores_of_a_unit_are_those_of_its_tokens_counted_one_by_one():
     graph.add([(B, 1.0), (A, 1.0)], 1.0)
     graph.add([(D, 1.0), (IGNORE, 0.0), (D, 1.0)], 0.75)
     chosen = ExemplarSet((seen[0], seen[2]), (seen[4], seen[5]), (), 0)
-    scores = TextScores(text, fit, test, subject.string).score(values, 2.0, chosen, graph, 0.5)
+    texts, observed = TextScores(text, fit, test, subject.string), Observed(values, 2.0, chosen, 0.5)
+    scores = {"graph": texts.graph(observed, graph), **texts.tables(observed)}
     assert set(scores) == set(EXPLAINERS)
-    assert all(set(scores[e][t]) == set(METRICS) for e in EXPLAINERS for t in TEXTS)
+    assert all(set(scores[e].metrics[t]) == {*METRICS, *GRADED} for e in EXPLAINERS for t in TEXTS)
 
     def truth(row: list[int]) -> list[bool]:
         return [i > 0 and row[i] == B and row[i - 1] == A for i in range(len(row))]
@@ -251,12 +261,19 @@ def test_scores_of_a_unit_are_those_of_its_tokens_counted_one_by_one():
                 for actual, guess in zip(truth(row), explanation.predict(row), strict=True)
             ]
             tp, fp, fn = (pairs.count(p) for p in ((True, True), (False, True), (True, False)))
-            found = scores[name][which]
+            assert scores[name].counts[which] == (tp, fp, fn, pairs.count((False, False)))
+            found = scores[name].metrics[which]
             assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn)), (name, which)
             assert found["recall"] == pytest.approx(tp / (tp + fn))
             assert found["precision"] == (pytest.approx(tp / (tp + fp)) if tp + fp else None)
-    assert scores["graph"]["held_out"]["f1"] == 1.0
-    assert scores["graph"]["random"]["precision"] < 1.0, "the wrong path must cost something"
+            graded = [explanation.predict(row) for row in rows]
+            actual = [np.array(truth(row), dtype=np.float32) for row in rows]
+            assert found["correlation"] == pytest.approx(
+                np.corrcoef(np.concatenate(graded), np.concatenate(actual))[0, 1]
+            )
+            assert found["auprc"] == average_precision(np.concatenate(actual) > 0, np.concatenate(graded))
+    assert scores["graph"].metrics["held_out"]["f1"] == 1.0
+    assert scores["graph"].metrics["random"]["precision"] < 1.0, "the wrong path must cost something"
 
 
 # --- what is shown --------------------------------------------------------------------------------------------

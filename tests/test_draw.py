@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saelens_n2g.errors import InputError
-from saelens_n2g.graphs import draw, layout
+from saelens_n2g.graphs import draw, elements, layout, legend
+from saelens_n2g.graphs.condensed import Key, LayeredGraph, LayerNode, condense
 from saelens_n2g.graphs.dot import quoted, to_dot, to_networkx
 from saelens_n2g.graphs.draw import to_svg
 from saelens_n2g.graphs.graph import IGNORE, Graph, Node
-from saelens_n2g.graphs.layout import condense, contrast, elide, fill, ink_on, spread, text_width, visible
+from saelens_n2g.graphs.labels import contrast, elide, fill, ink_on, text_width, visible
+from saelens_n2g.graphs.layout import spread
+from saelens_n2g.graphs.svg import MARGIN
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NS = "{http://www.w3.org/2000/svg}"
@@ -31,11 +34,15 @@ Paths = Sequence[tuple[tuple[tuple[int, float], ...], float]]
 """(token, importance) pairs, activating token first, and the activation of each path."""
 
 
+CLASSES = [(0, 1), (2, 3, 4)]
+
+
 def graph_of(paths: Paths, unit: str = "3.mlp_post/neurons/1214") -> Graph:
     graph = Graph(unit, 5.0)
+    graph.classes = list(CLASSES)
     for path, activation in paths:
         graph.add(path, activation)
-        graph.token_strings.update({token: f" w{token}" for token, _ in path if token != IGNORE})
+    graph.name_tokens(lambda token: f" w{token}")
     return graph
 
 
@@ -63,11 +70,13 @@ def random_paths(n: int, seed: int, n_tokens: int = 60) -> Paths:
 
 @st.composite
 def some_paths(draw_: st.DrawFn) -> Paths:
-    token, value = st.integers(0, 5), st.sampled_from([0.1, 0.35, 0.5, 0.77, 1.0])
-    middle = st.lists(st.tuples(st.one_of(st.just(IGNORE), token), value), max_size=4)
-    ends = st.tuples(token, value)
-    longer = st.builds(lambda first, m, last: (first, *m, last), ends, middle, ends)
-    path = st.one_of(st.builds(lambda first: (first,), ends), longer)
+    named = st.integers(0, 5) | st.sampled_from([elements.of_class(0), elements.of_class(1)])
+    value = st.sampled_from([0.1, 0.35, 0.5, 0.77, 1.0])
+    skipped = st.sampled_from([IGNORE, IGNORE, elements.gap(1), elements.gap(2)])
+    middle = st.lists(st.tuples(skipped | named, value), max_size=4)
+    last = st.tuples(named | st.just(elements.START), value)
+    longer = st.builds(lambda first, m, last: (first, *m, last), st.tuples(named, value), middle, last)
+    path = st.one_of(st.builds(lambda first: (first,), st.tuples(named, value)), longer)
     return draw_(st.lists(st.tuples(path, value), max_size=12))
 
 
@@ -77,32 +86,65 @@ def some_paths(draw_: st.DrawFn) -> Paths:
 @QUICK
 @given(some_paths())
 def test_condensed_graph_says_what_the_paths_say(paths: Paths) -> None:
-    importance: dict[tuple[int, int], float] = {}
-    places: dict[tuple[int, int], set[int]] = {}
-    gaps: dict[tuple[tuple[int, int], tuple[int, int]], set[int]] = {}
-    ends = set()
-    for path, _ in paths:
-        real = [(at, token, value) for at, (token, value) in enumerate(path) if token != IGNORE]
-        for depth, (at, token, value) in enumerate(real):
-            importance[depth, token] = max(importance.get((depth, token), 0.0), value)
-            places.setdefault((depth, token), set()).add(at)
-        for depth, ((at, token, _), (further, earlier, _)) in enumerate(pairwise(real)):
-            gaps.setdefault(((depth + 1, earlier), (depth, token)), set()).add(further - at - 1)
-        ends.add((len(real) - 1, real[-1][1]))
-    layered = condense(graph_of(paths))
+    importance: dict[Key, float] = {}
+    places: dict[Key, list[int]] = defaultdict(list)
+    between: dict[tuple[Key, Key], list[int]] = defaultdict(list)
+    graph = graph_of(paths)
+    ends: dict[bool, dict[Key, list[tuple[float, int, int]]]] = {True: defaultdict(list), False: defaultdict(list)}
+    firing = set()
+    for path, activation, support, seen in ends_of(graph):
+        near = far = fewest = most = 0
+        real: list[Key] = []
+        for element, value in path:
+            if element == IGNORE or elements.is_gap(element):
+                wide = elements.gap_width(element) if element != IGNORE else 1
+                least = 1 if element == IGNORE else 0
+                near, far, fewest, most = near + least, far + wide, fewest + least, most + wide
+                continue
+            key = (len(real), element)
+            importance[key] = max(importance.get(key, 0.0), value)
+            places[key] += [near, far]
+            if real:
+                between[key, real[-1]] += [fewest, most]
+            real.append(key)
+            near, far, fewest, most = near + 1, far + 1, 0, 0
+        ends[activation >= 0.5][real[-1]].append((activation, support, seen))
+        firing |= set(real) if activation >= 0.5 else set()
+    layered = condense(graph)
     assert {n.key: n.importance for n in layered.nodes} == importance
     assert {n.key: n.activation for n in layered.nodes if n.depth == 0} == {
         key: value for key, value in importance.items() if key[0] == 0
     }
     assert all(n.activation is None for n in layered.nodes if n.depth)
-    assert {n.key for n in layered.nodes if n.end} == ends
+    for side, best in ((True, max), (False, min)):
+        said = {n.key: n.fires if side else n.quiet for n in layered.nodes}
+        assert {key: tuple(stop) for key, stop in said.items() if stop} == {
+            key: (best(e[0] for e in found), sum(e[1] for e in found), sum(e[2] for e in found))
+            for key, found in ends[side].items()
+        }
+    assert {n.key for n in layered.nodes if not n.only_quiet} == firing
     assert {n.key: (n.nearest, n.farthest) for n in layered.nodes} == {k: (min(v), max(v)) for k, v in places.items()}
-    assert {(e.source, e.target): e.gaps for e in layered.edges} == {k: tuple(sorted(v)) for k, v in gaps.items()}
+    assert {(e.source, e.target): (e.fewest, e.most) for e in layered.edges} == {
+        pair: (min(v), max(v)) for pair, v in between.items()
+    }
+    assert {n.key: n.names for n in layered.nodes} == {
+        key: tuple(f" w{token}" for token in graph.members(key[1])) for key in importance
+    }
     assert layered.total == len(importance)
-    undirected = nx.Graph(list(gaps))
+    undirected = nx.Graph(list(between))
     undirected.add_nodes_from(importance)
     expected = {frozenset(part) for part in nx.connected_components(undirected)}
     assert {frozenset(n.key for n in part) for part in layered.components} == expected
+
+
+def ends_of(graph: Graph) -> list[tuple[list[tuple[int, float]], float, int, int]]:
+    """(path with importances, activation, support, seen) of every end."""
+    found, path = [], []
+    for node, depth, _ in graph.walk():
+        path[depth:] = [(node.token, node.importance)]
+        if node.end is not None:
+            found.append((list(path), node.end.activation, node.end.support, node.end.seen))
+    return found
 
 
 def test_three_languages_are_three_parts_strongest_first() -> None:
@@ -130,7 +172,11 @@ def test_branch_without_an_end_and_what_hangs_below_a_wildcard_root_are_left_out
 def test_end_on_a_wildcard_makes_the_token_before_it_an_end() -> None:
     graph = graph_of([(((1, 0.9), (IGNORE, 0.1), (2, 0.8)), 0.9)])
     graph.roots[1].children[IGNORE].end = graph.roots[1].children[IGNORE].children[2].end
-    assert [(n.key, n.end) for n in condense(graph).nodes] == [((0, 1), True), ((1, 2), True)]
+    assert [(n.key, n.fires is not None) for n in condense(graph).nodes] == [((0, 1), True), ((1, 2), True)]
+
+
+def condensed_keys(path: Sequence[tuple[int, float]]) -> list[Key]:
+    return list(enumerate(e for e, _ in path if e != IGNORE and not elements.is_gap(e)))
 
 
 @QUICK
@@ -141,21 +187,38 @@ def test_limited_graph_holds_whole_strongest_paths(paths: Paths, most: int) -> N
     shown = {n.key for n in limited.nodes}
     assert len(shown) <= most
     assert limited.total == len(whole.nodes)
-    assert shown == {n.key for n in whole.nodes} or whole.total > most
+    if whole.total <= most:
+        assert limited == whole
+        return
+    every = [(condensed_keys(path), activation, support) for path, activation, support, _ in ends_of(graph)]
     targets = {e.source for e in limited.edges}
     assert all(depth == 0 or (depth, token) in targets for depth, token in shown)
-    if shown:
-        assert max(e[0] for e in ends_of(graph)) == max(e[0] for e in ends_of(graph) if (0, e[1]) in shown)
+    by_weight = sorted((-a * n, keys) for keys, a, n in every if a >= 0.5) or sorted(
+        ((a - 0.5) * n, keys) for keys, a, n in every
+    )
+    first = set(by_weight[0][1])
+    assert first <= shown or (shown < first and len(first) > most)
+    pairs = {pair for keys, *_ in every if set(keys) <= shown for pair in pairwise(keys)}
+    if first <= shown:
+        assert {(e.target, e.source) for e in limited.edges} <= pairs  # no edge that no path shown has
+        assert all((n.fires or n.quiet or n.key in targets_of(limited)) for n in limited.nodes)
 
 
-def ends_of(graph: Graph) -> list[tuple[float, int]]:
-    """(activation, activating token) of every path."""
-    found, root = [], -1
-    for node, _, parent in graph.walk():
-        root = node.token if parent is None else root
-        if node.end is not None:
-            found.append((node.end.activation, root))
-    return found
+def targets_of(layered: LayeredGraph) -> set[Key]:
+    return {edge.target for edge in layered.edges}
+
+
+def test_exceptions_have_a_quarter_of_the_room_if_their_token_is_shown() -> None:
+    firing = [(((i, 0.9),), 0.9 - i / 1000) for i in range(100)]
+    quiet = [(((i, 0.9), (200 + i, 0.8)), 0.1) for i in range(90, 100)] + [(((0, 0.9), (300, 0.8)), 0.4)]
+    layered = condense(graph_of([*firing, *quiet]), max_nodes=20)
+    assert {n.token for n in layered.nodes} == {*range(19), 300}  # 15 that fire, the exception to one of them, 4 more
+    assert len(condense(graph_of(quiet), max_nodes=3).nodes) == 2
+
+
+def test_support_comes_before_activation_in_what_is_shown() -> None:
+    graph = graph_of([(((1, 1.0),), 1.0), *[(((2, 0.8),), 0.6)] * 9])
+    assert [n.token for n in condense(graph, max_nodes=1).nodes] == [2]
 
 
 def test_drawing_says_how_much_is_shown_and_refuses_none() -> None:
@@ -164,7 +227,7 @@ def test_drawing_says_how_much_is_shown_and_refuses_none() -> None:
     assert total > 200
     shown = len(condense(graph, max_nodes=40).nodes)
     assert 30 < shown <= 40
-    assert f">{shown} of {total} nodes shown, strongest first<" in to_svg(graph)
+    assert f">{shown} of {total} nodes shown, paths behind most firing first<" in to_svg(graph)
     assert "nodes shown" not in to_svg(graph, max_nodes=None)
     with pytest.raises(InputError, match="max_nodes: expected at least 1, found 0"):
         to_svg(graph, max_nodes=0)
@@ -187,8 +250,8 @@ def test_spread_is_weighted_isotonic_regression(wanted: list[tuple[float, int]],
     assert found == pytest.approx([y + i * spacing for i, y in enumerate(exact)], abs=1e-9)
 
 
-def joined_of(edges: Sequence[tuple[layout.Key, layout.Key]]) -> dict[layout.Key, list[layout.Key]]:
-    joined: dict[layout.Key, list[layout.Key]] = defaultdict(list)
+def joined_of(edges: Sequence[tuple[Key, Key]]) -> dict[Key, list[Key]]:
+    joined: dict[Key, list[Key]] = defaultdict(list)
     for a, b in edges:
         joined[a].append(b)
         joined[b].append(a)
@@ -204,7 +267,7 @@ def test_crossings_are_pairs_of_edges_in_opposite_order(pairs: set[tuple[int, in
     assert layout.crossings(layers, joined) == slow
 
 
-def order_of(part: Sequence[layout.LayerNode], heights: dict[layout.Key, float]) -> list[list[layout.Key]]:
+def order_of(part: Sequence[LayerNode], heights: dict[Key, float]) -> list[list[Key]]:
     deepest = max(n.depth for n in part)
     return [sorted((n.key for n in part if n.depth == d), key=heights.__getitem__) for d in range(deepest + 1)]
 
@@ -301,16 +364,23 @@ def test_contrast_of_known_pairs() -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 1, 7])
-def test_every_fill_bears_text_and_gets_stronger(depth: int) -> None:
-    fills = [fill(depth, i / 1000) for i in range(1001)]
+@pytest.mark.parametrize("quiet", [False, True])
+def test_every_fill_bears_text_and_gets_stronger(depth: int, quiet: bool) -> None:
+    fills = [fill(depth, i / 400, quiet=quiet) for i in range(401)]
     assert min(contrast(ink_on(f), f) for f in fills) >= 4.5
     on_white = [contrast(f, "#ffffff") for f in fills]
     assert on_white == sorted(on_white)
-    assert len(set(fills)) > 150
+    assert len(set(fills)) > 120
     strongest = bytes.fromhex(fills[-1][1:])
-    assert strongest.index(max(strongest)) == (0 if depth == 0 else 2)
-    assert fill(depth, -1.0) == fills[0]
-    assert fill(depth, 2.0) == fills[-1]
+    assert strongest.index(max(strongest)) == (0 if depth == 0 and not quiet else 2)
+    assert (max(strongest) - min(strongest) < 30) == quiet  # grey
+    assert fill(depth, -1.0, quiet=quiet) == fills[0]
+    assert fill(depth, 2.0, quiet=quiet) == fills[-1]
+
+
+def test_outlines_stand_out_on_white_and_on_each_other() -> None:
+    assert contrast(legend.STILL, "#ffffff") >= 3.0
+    assert contrast(legend.STILL, legend.INK) >= 3.0
 
 
 def test_any_ground_at_all_bears_text() -> None:
@@ -334,6 +404,40 @@ def nodes_in(svg: str) -> list[tuple[str, dict[str, str], dict[str, str], str]]:
     return found
 
 
+def every_element() -> Graph:
+    """A graph with every kind of element and of end, merged where they can be."""
+    graph = Graph("unit", 5.0)
+    named = [" of", " in", " for", " by", " the", " York", " New", " out", " not", '<b "q">', "&", "\n", " |", ""]
+    ids = {name: i for i, name in enumerate(named)}
+    some = graph.add_class([0, 1, 2, 3, 9, 11, 12, 13])
+    few = graph.add_class([0, 4])
+    graph.token_strings = {i: name for name, i in ids.items()}
+    york, new, out = ids[" York"], ids[" New"], ids[" out"]
+    for path, activation in [
+        ([some], 0.8), ([some, out], 0.1), ([some, out, ids[" not"]], 0.9), ([few, out], 0.7), ([ids["&"], out], 0.2),
+        ([york, new], 0.95), ([york, elements.gap(3), new, elements.START], 0.6), ([york, IGNORE, few], 0.7),
+        ([ids["\n"], elements.START], 0.9), ([ids[" |"]], 0.3), ([ids['<b "q">']], 0.9),
+    ]:  # fmt: skip
+        graph.add([(element, activation if i == 0 else 0.8) for i, element in enumerate(path)], activation)
+    end = graph.roots[some].children[out].end
+    assert end is not None
+    end.support, end.seen = 33, 35
+    return graph
+
+
+def many_roots(n: int) -> Graph:
+    """A graph as a refined one may be: hundreds of roots, most without context."""
+    rng = random.Random(5)
+    graph = Graph("unit", 5.0)
+    classes = [graph.add_class(rng.sample(range(900), rng.randint(2, 60))) for _ in range(12)]
+    for _ in range(n):
+        path = [rng.choice(classes) if rng.random() < 0.1 else rng.randrange(900)]
+        path += [rng.randrange(900) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+        graph.add([(element, round(rng.uniform(0.3, 1.0), 3)) for element in path], round(rng.uniform(0.3, 1.0), 3))
+    graph.name_tokens(lambda token: f" word{token}" * (1 + token % 2))
+    return graph
+
+
 GRAPHS = {
     "one": phrases([" except"]),
     "york": phrases([" New", " York"]),
@@ -343,6 +447,8 @@ GRAPHS = {
     "nasty": phrases(*([a, b] for a, b in pairwise(NASTY))),
     "alone": phrases(*([t] for t in NASTY)),
     "random": graph_of(random_paths(300, seed=2)),
+    "elements": every_element(),
+    "classes": many_roots(90),
 }
 
 
@@ -352,10 +458,10 @@ def test_drawing_shows_every_node_once_apart_and_inside(name: str) -> None:
     svg = to_svg(graph, max_nodes=None)
     layered = condense(graph)
     drawn = nodes_in(svg)
-    labels = [elide(visible(n.text), draw.NODE_TEXT, draw.LABEL_MOST) for n in layered.nodes]
+    labels = [legend.node_label(n, draw.NODE_TEXT, draw.LABEL_MOST) for n in layered.nodes]
     assert sorted(label for *_, label in drawn) == sorted(labels)
     assert sum(rect["stroke-width"] == "3" for _, rect, *_ in drawn if "stroke-width" in rect) == sum(
-        n.end for n in layered.nodes
+        n.fires is not None or n.quiet is not None for n in layered.nodes
     )
     for _, rect, text, label in drawn:
         assert contrast(text["fill"], rect["fill"]) >= 4.5
@@ -364,7 +470,7 @@ def test_drawing_shows_every_node_once_apart_and_inside(name: str) -> None:
     total = float(root.attrib["width"])
     for group in root.findall(f"{NS}g"):
         boxes = [box_of(rect) for title, rect, *_ in nodes_in(ElementTree.tostring(group, encoding="unicode"))]
-        assert all(x >= 0 and x + w <= total - 2 * draw.MARGIN + 0.02 for x, _, w, _ in boxes)
+        assert all(x >= 0 and x + w <= total - 2 * MARGIN + 0.02 for x, _, w, _ in boxes)
         for (x1, y1, w1, h1), (x2, y2, w2, h2) in combinations(boxes, 2):
             assert x1 + w1 <= x2 + 0.02 or x2 + w2 <= x1 + 0.02 or y1 + h1 <= y2 + 0.02 or y2 + h2 <= y1 + 0.02
 
@@ -378,14 +484,13 @@ def box_of(rect: dict[str, str]) -> tuple[float, float, float, float]:
 def test_columns_read_towards_the_activating_tokens(name: str) -> None:
     """Deeper tokens stand further left, arrows point right, one curve an edge."""
     graph = GRAPHS[name]
-    layered = condense(graph)
     svg = to_svg(graph)
     shown = condense(graph, max_nodes=draw.MAX_NODES)
     curves = re.findall(r'<path d="M([\d.]+) [\d.]+H[\d.]+C[^H]*H([\d.]+)"', svg)
     assert len(curves) == len(shown.edges)
     assert all(float(start) < float(stop) for start, stop in curves)
     left: dict[int, set[float]] = {}
-    depth_of = {draw.tooltip(n): n.depth for part in layered.components if len(part) > 1 for n in part}
+    depth_of = {legend.tooltip(n): n.depth for part in shown.components if len(part) > 1 for n in part}
     for tooltip, rect, *_ in nodes_in(svg):
         if tooltip in depth_of:
             left.setdefault(depth_of[tooltip], set()).add(float(rect["x"]))
@@ -431,8 +536,76 @@ def test_gap_label_stands_once_where_it_is_true_of_all_edges() -> None:
 def test_tooltip_holds_the_whole_token_and_its_numbers() -> None:
     tips = [tip for tip, *_ in nodes_in(to_svg(phrases([" all", None, " York\n\u202e"], ["a" * 300, " x"])))]
     assert '" York\\n\\u202e": token 0, fires, up to 0.90 of the maximum' in tips
-    assert '" all": token 1, 2 before, importance 0.80; nothing earlier needed' in tips
+    assert '" all": token 1, 2 before, importance 0.80; nothing earlier needed (n=1)' in tips
     assert any("a" * 300 in tip for tip in tips)
+
+
+def test_what_the_papers_graphs_do_not_have_is_drawn_and_explained() -> None:
+    svg = to_svg(every_element())
+    drawn = {label: (tip, rect) for tip, rect, _, label in nodes_in(svg)}
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    tip, rect = drawn["·of | ·in | ·for | ·by +4"]
+    assert tip.startswith(
+        '" of", " in", " for", " by", "<b \\"q\\">", "\\n", " |", "": any of 8 tokens, fires, up to 0.9'
+    )
+    assert "in any context (n=1)" in tip
+    tip, rect = drawn["start of text"]
+    assert float(rect["rx"]) == float(rect["height"]) / 2
+    assert "the text begins here" in tip
+    tip, rect = drawn["·out"]  # quiet after one token, firing after another: both outlines
+    assert tip.endswith("; nothing earlier needed (n=1); stays quiet here, 0.10 (n=34 of 35)")
+    assert svg.count(f'stroke="{legend.INK}" stroke-width="3"/><rect') == 1
+    tip, rect = drawn["·|"]
+    assert rect["stroke-dasharray"] == legend.DASHES
+    assert tip == '" |": token 12; stays quiet here, 0.30 (n=1)'
+    assert rect["fill"] == fill(0, 0.3, quiet=True)
+    tip, rect = drawn["&"]
+    assert tip.endswith("; leads only to where the unit stays quiet")
+    assert "stroke-dasharray" not in rect
+    assert {"…0–3", "…1", "a | b +3: any one of five tokens", "…0–3: up to three"} <= texts
+    assert "stays quiet here, whatever shorter paths say" in texts
+    assert "importance for staying quiet 0.3 to 1" in texts
+    plain = to_svg(phrases([" New", " York"]))
+    assert "quiet" not in plain
+    assert "any one of" not in plain
+
+
+def test_a_class_names_as_many_members_as_fit_and_lists_forty() -> None:
+    graph = Graph("unit", 5.0)
+    graph.add([(graph.add_class(range(500)), 0.9)], 0.9)
+    graph.name_tokens(lambda token: f" w{token}")
+    (node,) = condense(graph).nodes
+    for most in (60.0, 100.0, 170.0, 400.0):
+        label = legend.node_label(node, 14.0, most)
+        assert text_width(label, 14.0) <= most
+        n = label.count("|") + 1
+        assert label.endswith(f" +{500 - n}")
+        longer = " | ".join(f"·w{i}" for i in range(n + 1)) + f" +{499 - n}"
+        assert text_width(longer, 14.0) > most
+    assert legend.node_label(node, 14.0, 85.0).startswith("·w0")
+    assert legend.tooltip(node).startswith('" w0", " w1", ')
+    assert '" w39" and 460 more: any of 500 tokens, fires' in legend.tooltip(node)
+    graph.token_strings = dict.fromkeys(range(500), "x" * 100)
+    long = legend.node_label(condense(graph).nodes[0], 14.0, 170.0)
+    assert long.endswith("x… +499")
+    assert text_width(long, 14.0) <= 170.0
+
+
+def test_a_graph_that_only_stays_quiet_never_fires() -> None:
+    svg = to_svg(graph_of([(((1, 0.9), (2, 0.8)), 0.2)]))
+    assert "<desc>According to its graph this unit never fires.</desc>" in svg
+    assert "activation 0.3 to 1" not in svg
+    assert "stays quiet here" in svg
+
+
+def test_hundreds_of_roots_stay_a_picture() -> None:
+    graph = many_roots(400)
+    root = ElementTree.fromstring(to_svg(graph))
+    assert float(root.attrib["width"]) < 1500
+    assert float(root.attrib["height"]) < 1000
+    lone = graph_of([(((i, 0.9),), 0.9) for i in range(400)])
+    whole = ElementTree.fromstring(to_svg(lone, max_nodes=None))
+    assert 0.5 < float(whole.attrib["width"]) / float(whole.attrib["height"]) < 2.5
 
 
 def test_empty_graph_never_fires() -> None:
@@ -482,7 +655,8 @@ def test_networkx_graph_carries_the_condensed_graph() -> None:
     out = to_networkx(graph)
     all_, not_ = graph_token(graph, " all"), graph_token(graph, " not")
     assert out.nodes[0, all_] == {
-        "text": " all", "depth": 0, "importance": 0.9, "activation": 0.9, "end": False, "nearest": 0, "farthest": 0,
+        "text": " all", "depth": 0, "importance": 0.9, "activation": 0.9, "nearest": 0, "farthest": 0, "end": False,
+        "support": 0, "seen": 0, "quiet_end": False, "quiet_support": 0, "quiet_seen": 0, "only_quiet": False,
     }  # fmt: skip
     assert out.nodes[2, all_]["farthest"] == 3
     assert out.nodes[2, all_]["end"]
@@ -551,14 +725,15 @@ def test_dot_reads_back_as_the_condensed_graph(name: str) -> None:
     text.encode()
     nodes, edges = dot_read(text)
     assert {k: dot_shown(v["label"]) for k, v in nodes.items()} == {
-        f"{n.depth}:{n.token}": visible(n.text) for n in layered.nodes
+        f"{n.depth}:{n.token}": legend.short_label(n, elements.SHOWN) for n in layered.nodes
     }
     assert edges == {(f"{e.source[0]}:{e.source[1]}", f"{e.target[0]}:{e.target[1]}") for e in layered.edges}
     for node in layered.nodes:
         attributes = nodes[f"{node.depth}:{node.token}"]
-        assert attributes["fillcolor"] == fill(node.depth, node.importance)
-        assert attributes["penwidth"] == ("3" if node.end else "1")
-        assert attributes["tooltip"] == draw.facts(node)
+        assert attributes["fillcolor"] == fill(node.depth, node.importance, quiet=node.only_quiet)
+        assert attributes["penwidth"] == ("3" if node.fires or node.quiet else "1")
+        assert ("dashed" in attributes.get("style", "")) == (node.quiet is not None and node.fires is None)
+        assert attributes["tooltip"] == legend.facts(node)
     assert text.count("rank=same") == len({n.depth for n in layered.nodes})
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +13,15 @@ from safetensors.numpy import load_file
 from tiny import WIDTH, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.activations import Harvest
-from saelens_n2g.comparison import explain, page, run, workspace
-from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig
+from saelens_n2g.comparison import page, run, workspace
+from saelens_n2g.comparison.config import METHOD, RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS, ComparisonResult
 from saelens_n2g.comparison.run import compare
 from saelens_n2g.comparison.units import REASONS, UnitRule
 from saelens_n2g.corpus import Windows, split_documents
 from saelens_n2g.errors import ArtefactError, UnitError
+from saelens_n2g.graphs.methods import METHODS, find_method
+from saelens_n2g.graphs.suffix import SuffixOptions
 from saelens_n2g.progress import Reporter
 from saelens_n2g.subject import Subject
 from saelens_n2g.training import loop
@@ -40,6 +42,7 @@ def settings(model: Path, corpus: Path) -> RunConfig:
         ),
         rule=UnitRule(units=3, max_density=0.1, min_fit_firing=5, min_test_firing=2),
         exemplars=6,
+        method="paper",
         augmenter="subject",
     )
 
@@ -355,6 +358,34 @@ def test_other_exemplars_redo_the_graphs_and_give_what_a_fresh_run_gives(done, t
     assert_same(tmp_path / "old" / "report", tmp_path / "fresh" / "report")
 
 
+def test_another_method_redoes_the_graphs_and_gives_what_a_fresh_run_gives(done, tmp_path, calls):
+    changed = replace(done.config, method="suffix", bases=("neurons", "random"))
+    shutil.copytree(done.folder, tmp_path / "old")
+    result = compare(changed, tmp_path / "old", Reporter(quiet=True))
+    assert calls == {"shard_00000": 1, "shard_00001": 1, "neurons": 1, "random": 1, "page": 1}
+    assert result.protocol["method"] == {"name": "suffix", **asdict(SuffixOptions())}
+    assert result.protocol["augmenter"] == "None"
+    assert "method `suffix`" in (tmp_path / "old" / "report" / "index.html").read_text()
+    for basis, before in zip(result.bases, (b for b in done.result.bases if b.name in changed.bases), strict=True):
+        assert [unit.name for unit in basis.units] == [unit.name for unit in before.units], "the same units"
+        for unit, old in zip(basis.units, before.units, strict=True):
+            graph = json.loads((tmp_path / "old" / "report" / unit.graph_file).read_text())
+            assert graph["provenance"]["method"] == graph["provenance"]["config"]["method"] == "suffix"
+            assert {e: unit.scores[e] for e in EXPLAINERS[1:]} == {e: old.scores[e] for e in EXPLAINERS[1:]}
+    compare(changed, tmp_path / "fresh", Reporter(quiet=True))
+    assert_same(tmp_path / "old" / "report", tmp_path / "fresh" / "report")
+
+
+def test_a_folder_of_an_older_version_is_done_again(done, tmp_path, calls, monkeypatch):
+    few = replace(done.config, bases=("neurons",), method="suffix")
+    with monkeypatch.context() as patch:
+        patch.setattr("saelens_n2g.comparison.config.METHOD", METHOD - 1)
+        compare(few, tmp_path / "out", Reporter(quiet=True))
+    calls.clear()
+    compare(few, tmp_path / "out", Reporter(quiet=True))
+    assert calls == {"text": 1, "shard_00000": 1, "shard_00001": 1, "neurons": 1, "page": 1}
+
+
 def test_other_training_redoes_the_dictionary_but_not_the_text(done, tmp_path, calls):
     changed = replace(done.config, training=replace(done.config.training, alpha=2e-2), bases=("sae",))
     shutil.copytree(done.folder, tmp_path / "out")
@@ -476,19 +507,19 @@ def test_half_written_leftovers_are_not_taken_for_finished(done, tmp_path):
 
 def test_failed_and_skipped_units_are_counted_and_shown(done, tmp_path, monkeypatch):
     """A rule that hardly anybody meets, and a unit whose fit ends without a graph: none of them is lost."""
-    real, failed = explain.fit_paper, list[str]()
+    real, failed = find_method("paper"), list[str]()
 
     def fit(unit, *rest):
         if not failed:
             failed.append(unit)
             return refused(unit)
-        return real(unit, *rest)
+        return real.start(unit, *rest)
 
     def refused(unit):
         yield from ()
         raise UnitError(f"unit {unit}", "something to say", "nothing")
 
-    monkeypatch.setattr(explain, "fit_paper", fit)
+    monkeypatch.setitem(METHODS, "paper", replace(real, start=fit))
     rule = replace(done.config.rule, units=20, max_density=0.002, pool=2)
     config = replace(done.config, bases=("neurons",), rule=rule)
     basis = compare(config, tmp_path / "out", Reporter(quiet=True)).bases[0]

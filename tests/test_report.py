@@ -18,6 +18,7 @@ from saelens_n2g.comparison import figure
 from saelens_n2g.comparison.page import visible, write_page
 from saelens_n2g.comparison.results import (
     EXPLAINERS,
+    GRADED,
     METRICS,
     TEXTS,
     BasisResult,
@@ -30,12 +31,15 @@ from saelens_n2g.comparison.table import (
     conventions,
     estimate,
     markdown,
+    p_value,
     rate,
+    rival_of,
     standing,
     summary_of,
     terminal_table,
 )
 from saelens_n2g.errors import ArtefactError
+from saelens_n2g.scoring import Confusion, compare_paired
 
 TITLES = ("MLP neurons", "SAE features", "Random directions", "PCA directions", "ICA directions")
 NASTY = "</script><script>alert(1)</script> & \"quoted\" 'x' | $a$ [bold]b[/bold] \u202e\u2028 \x00"
@@ -71,8 +75,13 @@ def make_scores(rng: random.Random, skill: float) -> dict[str, Any]:
             if rng.random() < 0.06:
                 precision, recall = None, 0.0
             values = (precision, recall, f1(precision, recall), 0.99, 0.995, 0.9925)
-            scores[explainer][text] = dict(zip(METRICS, values, strict=True))
+            graded = (rng.betavariate(2, 5), None if precision is None else rng.uniform(-0.2, 1))
+            scores[explainer][text] = dict(zip((*METRICS, *GRADED), (*values, *graded), strict=True))
     return scores
+
+
+def make_counts(rng: random.Random) -> dict[str, dict[str, Confusion]]:
+    return {e: {t: Confusion(*(rng.randint(0, 40) for _ in range(4))) for t in TEXTS} for e in EXPLAINERS}
 
 
 def make_exemplar(rng: random.Random, key: str, length: int = 60) -> dict[str, Any]:
@@ -98,7 +107,8 @@ def make_unit(rng: random.Random, basis: str, index: int, skill: float, key: str
     text = "\n".join(lines)
     return UnitResult(
         index, name, rng.uniform(2, 20), firing, firing // 4 + 1, density, density * rng.uniform(3, 40),
-        paths * rng.randint(2, 5), paths, paths - 1, f"{file}.json", f"{file}.svg", text, scores, exemplars,
+        paths * rng.randint(2, 5), paths, paths - 1, f"{file}.json", f"{file}.svg", text, scores, make_counts(rng),
+        exemplars,
     )  # fmt: skip
 
 
@@ -110,7 +120,8 @@ def make_basis(rng: random.Random, title: str, skill: float, n: int) -> BasisRes
     def over(explainer: str, text: str, metric: str) -> Summary:
         return summarise([u.scores[explainer][text][metric] for u in units])
 
-    summary = {e: {t: {m: over(e, t, m) for m in METRICS} for t in TEXTS} for e in EXPLAINERS}
+    summary = {e: {t: {m: over(e, t, m) for m in (*METRICS, *GRADED)} for t in TEXTS} for e in EXPLAINERS}
+    micro = {e: {t: {m: summarise([rng.random()]) for m in METRICS} for t in TEXTS} for e in EXPLAINERS if n}
     share = {
         e: {t: summarise([float(u.scores[e][t]["f1"] >= 0.5) for u in units]) for t in TEXTS}  # type: ignore[operator]
         for e in EXPLAINERS
@@ -121,7 +132,7 @@ def make_basis(rng: random.Random, title: str, skill: float, n: int) -> BasisRes
     sizes = [summarise([float(getattr(u, k)) for u in units]) for k in ("nodes", "paths")]
     return BasisResult(
         name, title, "6.resid_post", "the negative half is cut off by the ReLU", 2048,
-        {"examined": sum(counts.values()), **counts}, failures, summary, share, *sizes, facts, units,
+        {"examined": sum(counts.values()), **counts}, failures, summary, micro, share, *sizes, facts, units,
     )  # fmt: skip
 
 
@@ -180,7 +191,7 @@ class TestMarkdown:
     def test_every_basis_stands_in_every_table_once_a_text(self) -> None:
         result = make_result(6, empty=("PCA directions",))
         grids = grids_of(markdown(result))
-        for grid, times in zip(grids, (1, 1, 2, 2, 1), strict=True):
+        for grid, times in zip(grids, (1, 1, 2, 3, 2, 1), strict=True):
             assert {len(row) for row in grid} == {len(grid[0])}
             assert [row[0] for row in grid[2:]] == [title for title in TITLES for _ in range(times)]
 
@@ -196,10 +207,10 @@ class TestMarkdown:
 
     def test_basis_without_explained_units_shows_no_number(self) -> None:
         grids = grids_of(markdown(make_result(4, empty=("PCA directions",))))
-        for grid in grids[:4]:
+        for grid in grids[:5]:
             for row in (row for row in grid if row[0] == "PCA directions"):
                 assert set(row[3:]) == {ABSENT}
-        assert grids[4][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
+        assert grids[5][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
 
     def test_lead_is_the_mean_difference_of_the_units(self) -> None:
         result = make_result(9, TITLES[:1])
@@ -211,9 +222,44 @@ class TestMarkdown:
         found = grids_of(markdown(result))[2][3]
         assert found[6].split(" [")[0] == f"{sum(known) / len(known):.2f}".replace("-0.00", "0.00")
 
+    def test_the_difference_has_a_p_value(self) -> None:
+        basis = make_result(12, TITLES[:1]).bases[0]
+        grid = grids_of(markdown(make_result(12, TITLES[:1])))[2]
+        for row, text in zip(grid[2:], TEXTS, strict=True):
+            ours, theirs = ([u.scores[e][text]["f1"] for u in basis.units] for e in ("graph", "backoff_table"))
+            found = compare_paired(ours, theirs, seed=0).p_value
+            assert found is not None
+            assert row[grid[0].index("p")] == p_value(found)
+
+    @pytest.mark.parametrize(
+        ("value", "shown"), [(None, ABSENT), (1e-4, "< 0.001"), (0.0123, "0.012"), (0.5, "0.50"), (1.0, "1.00")]
+    )
+    def test_p_values(self, value: float | None, shown: str) -> None:
+        assert p_value(value) == shown
+
+    def test_means_without_threshold_and_by_token_are_of_random_text(self) -> None:
+        result = make_result(8, TITLES[:1])
+        basis = result.bases[0]
+        auprc, correlation, micro = grids_of(markdown(result))[3][2:]
+        for at, explainer in enumerate(EXPLAINERS, start=2):
+            assert auprc[at] == estimate(basis.summary[explainer]["random"]["auprc"])
+            assert correlation[at] == estimate(basis.summary[explainer]["random"]["correlation"])
+            assert micro[at] == estimate(basis.micro[explainer]["random"]["f1"])
+
+    def test_graphs_that_read_the_text_meet_the_table_that_read_it(self) -> None:
+        result = make_result(12, TITLES[:1])
+        reading = replace(result, protocol={**result.protocol, "reads": ["text"], "method": {"name": "m"}})
+        basis = result.bases[0]
+        for one, rival in ((result, "backoff_table"), (reading, "backoff_table_corpus")):
+            assert rival_of(one) == rival
+            row = grids_of(markdown(one))[2][2]
+            ahead = standing(basis, rival, "held_out")
+            assert row[-1] == " / ".join(map(str, ahead))
+        assert "method `m`, which reads the whole fit text too" in " ".join(conventions(reading))
+
     def test_missing_explainers_are_absent_not_errors(self) -> None:
         result = make_result(3, TITLES[:1])
-        bare = replace(result, bases=(replace(result.bases[0], summary={}, share_f1_half={}),))
+        bare = replace(result, bases=(replace(result.bases[0], summary={}, micro={}, share_f1_half={}),))
         assert grids_of(markdown(bare))[0][2][3:] == [ABSENT] * 6
 
     def test_units_without_precision_are_counted(self) -> None:

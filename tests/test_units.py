@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from saelens_n2g.comparison.units import REASONS, UnitRule, UnitStatistics, choose_units, rule_as_json, statistics
+from saelens_n2g.comparison.units import REASONS, UnitChoice, UnitRule, UnitStatistics, rule_as_json, statistics
 from saelens_n2g.errors import InputError
 
 RULE = UnitRule(units=2, min_fit_firing=3, min_test_firing=2, max_density=0.25, pool=3)
@@ -63,14 +63,25 @@ def test_the_first_reason_that_holds_is_given():
 def test_counts_add_up_over_exactly_the_examined(columns, units, least):
     values, fit = columns
     rule = UnitRule(units=units, min_fit_firing=least, min_test_firing=1, max_density=0.5)
-    choice = choose_units(values, fit, rule)
+    taken = list[int]()
+
+    def columns():
+        for at, column in enumerate(values.T):
+            taken.append(at)
+            yield np.ascontiguousarray(column)
+
+    choice = UnitChoice(fit, rule)
+    chosen = list(choice.eligible(columns()))
     verdicts = [naive(column.tolist(), fit.tolist(), 0.5).verdict(rule) for column in values.T]
     eligible = [i for i, verdict in enumerate(verdicts) if verdict is None]
-    assert [at for at, _ in choice.chosen] == eligible[:units], "the first eligible ones, in order"
+    assert [one.position for one in chosen] == eligible[:units], "the first eligible ones, in order"
+    for one in chosen:
+        assert one.values.tolist() == values[:, one.position].tolist()
+        assert one.statistics == naive(one.values.tolist(), fit.tolist(), 0.5)
     examined = eligible[units - 1] + 1 if len(eligible) >= units else values.shape[1]
-    assert choice.counts["examined"] == examined
+    assert choice.counts["examined"] == examined == len(taken), "no activations are computed in vain"
     assert {k: choice.counts[k] for k in REASONS} == {k: verdicts[:examined].count(k) for k in REASONS}
-    assert examined == len(choice.chosen) + sum(choice.counts[k] for k in REASONS)
+    assert examined == len(chosen) + sum(choice.counts[k] for k in REASONS)
 
 
 @given(st.integers(1, 200), st.integers(0, 5))

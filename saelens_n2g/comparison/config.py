@@ -1,5 +1,6 @@
 """RunConfig: every choice of a run, from the model's name to the number of units."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,12 @@ from saelens_n2g.bases.formats import CONFIG, WEIGHTS
 from saelens_n2g.comparison.results import VERSION
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import InputError
-from saelens_n2g.graphs.paper import PaperOptions
+from saelens_n2g.graphs.methods import DEFAULT, find_method
 from saelens_n2g.jobs.artefacts import fingerprint, sha256_of
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.training.config import TrainingConfig
 
-METHOD = 1
+METHOD = 2
 """Raised by hand when the same settings give other results than before; finished stages are then done again."""
 BASES = ("neurons", "sae", "random", "pca", "ica")
 
@@ -79,9 +80,13 @@ class RunConfig:
     rule: UnitRule = field(default_factory=UnitRule)
     exemplars: int = 20
     """Top windows per unit, for fitting and for testing each."""
-    paper: PaperOptions = field(default_factory=PaperOptions)
+    method: str = DEFAULT
+    """How graphs are fitted: a name that `graphs.methods` knows."""
+    options: Any = None
+    """The method's settings, such as `PaperOptions(keep=0.4)`; None takes its defaults."""
     augmenter: str = "auto"
-    """`auto` (BERT if it is on this machine, else the subject), `subject`, `none`, or a fill-mask model."""
+    """Who proposes substitutes where the method's options ask for any: `auto` (BERT if it is on this machine, else the
+    subject), `subject`, `none`, or another name that `graphs.masked_lm.augmenter_for` knows."""
     mask: str = "auto"
     """What a masked token becomes: `auto`, `pad` (the padding token) or a text that is one token (see `mask_id`)."""
     seed: int = 0
@@ -93,14 +98,21 @@ class RunConfig:
         if self.exemplars < 1:
             raise InputError("option exemplars", "an integer >= 1", str(self.exemplars))
         Site(self.layer, self.stream)
+        find_method(self.method).settings(self.options)
+
+    @property
+    def method_options(self) -> Any:
+        """`options`, or the method's defaults."""
+        return find_method(self.method).settings(self.options)
 
     def site(self, basis: str) -> Site:
         """Where a basis reads: neurons at `neurons`, the others at the stream."""
         return Site(self.layer, self.neurons if basis == "neurons" else self.stream)
 
     def as_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return {**asdict(self), "bases": list(self.bases)}
+        """All fields as JSON values, the method's options spelt out."""
+        value: dict[str, Any] = json.loads(json.dumps({**asdict(self), "options": asdict(self.method_options)}))
+        return value
 
     def key(self, stage: str, basis: str | None = None) -> str:
         """Fingerprint of what decides a stage's result; a finished stage with another key is done again."""
@@ -117,12 +129,14 @@ class RunConfig:
         text["seed"] = self.seed
         sites = {"layer": self.layer, "stream": self.stream, "neurons": self.neurons, "rule": every["rule"]}
         learnt = [self.training.identity(), self.training.samples] if self.dictionary is None else self._given()
-        fit = {"exemplars": self.exemplars, "paper": every["paper"], "augmenter": self.augmenter, "mask": self.mask}
+        given = learnt if basis == "sae" else []
+        fit = {name: every[name] for name in ("method", "options", "augmenter", "mask")}
         parts: dict[str, list[Any]] = {
             "text": [text],
             "dictionary": [text, self.layer, self.stream, learnt],
-            "explain": [text, sites, learnt if basis == "sae" else [], fit, basis],
-            "report": [text, sites, learnt, fit, list(self.bases)],
+            "units": [text, sites, given, self.exemplars, basis],
+            "explain": [text, sites, given, self.exemplars, fit, basis],
+            "report": [text, sites, learnt, self.exemplars, fit, list(self.bases)],
         }
         return fingerprint([stage, *parts[stage]])
 

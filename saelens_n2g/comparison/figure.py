@@ -20,19 +20,21 @@ INK, MUTED, RULE = "#1c2430", "#5c6675", "#d5dae1"
 GRAPH = "#0072b2"
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """How an explainer is shown."""
+
     label: str
     colour: str
     marker: str
 
 
-_LOOKS = {
-    "graph": _Look("graph", GRAPH, "o"),
-    "token_table": _Look("token table", "#d08a00", "^"),
-    "backoff_table": _Look("back-off table", "#009e73", "s"),
-    "backoff_table_corpus": _Look("back-off, whole fit text", "#b3669a", "D"),
+LOOKS = {
+    "graph": Look("graph", GRAPH, "o"),
+    "token_table": Look("token table", "#d08a00", "^"),
+    "backoff_table": Look("back-off table", "#009e73", "s"),
+    "backoff_table_corpus": Look("back-off, whole fit text", "#b3669a", "D"),
 }
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "saelens-n2g",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -68,7 +70,7 @@ def render(result: ComparisonResult, kind: Literal["png", "svg"], *, narrow: boo
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
         n = max(len(result.bases), 1)
         heights = [0.62 * n + 0.1, 0.5 * n + 0.1]
         figure = Figure(figsize=(4.6, 2 * sum(heights) + 3.4) if narrow else (9.6, sum(heights) + 1.9))
@@ -79,10 +81,15 @@ def render(result: ComparisonResult, kind: Literal["png", "svg"], *, narrow: boo
                 _means(axes, result.bases, text, named=narrow or text == TEXTS[0])
             else:
                 _units(axes, result.bases, text)
-        out = io.BytesIO()
-        metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format=kind, dpi=200, metadata=metadata, transparent=kind == "svg")
-        return out.getvalue()
+        return as_bytes(figure, kind)
+
+
+def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:
+    """A matplotlib figure as a file's bytes, without time and version in it."""
+    out = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(out, format=kind, dpi=200, metadata=metadata, transparent=kind == "svg")
+    return out.getvalue()
 
 
 def _panels(figure: Any, heights: Sequence[float], *, narrow: bool) -> list[tuple[Any, str, bool]]:
@@ -137,7 +144,7 @@ def _means(axes: Any, bases: Sequence[BasisResult], text: str, *, named: bool) -
         for place, (explainer, summary) in enumerate(zip(EXPLAINERS, shown, strict=True)):
             if summary.mean is None:
                 continue
-            look, y, first = _LOOKS[explainer], row - 0.3 + 0.2 * place, explainer == "graph"
+            look, y, first = LOOKS[explainer], row - 0.3 + 0.2 * place, explainer == "graph"
             low = summary.mean if summary.low is None else summary.low
             high = summary.mean if summary.high is None else summary.high
             line = {"color": look.colour, "alpha": 1 if first else 0.55, "solid_capstyle": "butt"}

@@ -23,14 +23,17 @@ from saelens_n2g.comparison.results import EXPLAINERS, TEXTS, BasisResult, Compa
 from saelens_n2g.comparison.table import (
     ABSENT,
     EXPLAINER_TITLES,
+    OTHER_TITLES,
     TEXT_TITLES,
     conventions,
     fates,
     median,
     number,
+    other_of,
     percent,
     places_of,
     rate,
+    rival_of,
     share_of,
     summary_of,
 )
@@ -173,10 +176,27 @@ def _rivals(result: ComparisonResult) -> str:
         cells = []
         for text in TEXTS:
             cells += [_estimate(summary_of(basis, explainer, text, "f1")) for explainer in EXPLAINERS]
-            cells.append(places_of(basis, "backoff_table", text))
+            cells.append(places_of(basis, rival_of(result), text))
         rows.append(_row_head(basis, place) + _cells(cells, (0, width)))
     head = f"<tr><th></th>{texts}</tr>" + _heads(words, (1, width + 1))
-    return _table(head, rows, "F1 of graphs and tables of counts by basis")
+    return _table(head, rows, "F1 of graphs and tables of counts by basis") + _others(result)
+
+
+def _others(result: ComparisonResult) -> str:
+    """AUPRC, correlation and micro F1 on random text, of the graph and its rivals."""
+    width = len(EXPLAINERS)
+    groups = "".join(f'<th colspan="{width}" class="from">{title}</th>' for title in OTHER_TITLES.values())
+    short = [EXPLAINER_TITLES[e].replace(", ", ",<br>") for e in EXPLAINERS]
+    ruled = [1 + i * width for i in range(len(OTHER_TITLES))]
+    rows = []
+    for place, basis in enumerate(result.bases):
+        cells = [_estimate(other_of(basis, explainer, which)) for which in OTHER_TITLES for explainer in EXPLAINERS]
+        rows.append(_row_head(basis, place) + _cells(cells, [at - 1 for at in ruled]))
+    head = f"<tr><th></th>{groups}</tr>" + _heads(["Basis", *(len(OTHER_TITLES) * short)], ruled)
+    note = (
+        '<p class="note">Random test text, without a threshold on the prediction (AUPRC, correlation) and by token.</p>'
+    )
+    return note + _table(head, rows, "AUPRC, correlation and micro F1 on random test text by basis")
 
 
 def _fates(result: ComparisonResult) -> str:

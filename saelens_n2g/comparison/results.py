@@ -2,7 +2,7 @@
 
 Names used throughout: an *explainer* is `graph`, `token_table`, `backoff_table`, `backoff_table_corpus`; a *text* is
 `held_out` (the unit's top windows of the test documents, the protocol of Foote et al.) or `random` (all windows of
-the test documents, the population); a *metric* is one of `METRICS`.
+the test documents, the population); a *metric* is one of `METRICS` or `GRADED`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,16 @@ from typing import Any
 
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_json, write_json
+from saelens_n2g.scoring import Confusion
 from saelens_n2g.scoring import Summary as Summary
 
-FORMAT, VERSION = "saelens-n2g/comparison", 2
+FORMAT, VERSION = "saelens-n2g/comparison", 3
 EXPLAINERS = ("graph", "token_table", "backoff_table", "backoff_table_corpus")
 TEXTS = ("held_out", "random")
 METRICS = ("precision", "recall", "f1", "quiet_precision", "quiet_recall", "quiet_f1")
 """Of firing tokens; the `quiet_` three are of non-firing tokens."""
+GRADED = ("auprc", "correlation")
+"""Metrics that need no threshold on the prediction: `saelens_n2g.scoring.GradedScores`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class UnitResult:
     """`Graph.to_text()`: one line per path."""
     scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]
     """explainer -> text -> metric -> value; None where the metric is undefined (precision with no prediction)."""
+    counts: Mapping[str, Mapping[str, Confusion]]
+    """explainer -> text -> the token counts behind the metrics, for means over tokens."""
     exemplars: tuple[Mapping[str, Any], ...]
     """Held-out windows to look at: `tokens` (strings), `activations` (fractions of the maximum), `predicted`."""
 
@@ -68,7 +73,9 @@ class BasisResult:
     failures: Mapping[str, str]
     """Unit name -> one-line reason, for the `failed`."""
     summary: Mapping[str, Mapping[str, Mapping[str, Summary]]]
-    """explainer -> text -> metric -> Summary."""
+    """explainer -> text -> metric -> Summary: the mean over units."""
+    micro: Mapping[str, Mapping[str, Mapping[str, Summary]]]
+    """explainer -> text -> metric of `METRICS` -> Summary: the metric of all units' counts added up."""
     share_f1_half: Mapping[str, Mapping[str, Summary]]
     """explainer -> text -> share of units with F1 >= 0.5."""
     graph_nodes: Summary
@@ -115,11 +122,24 @@ class ComparisonResult:
 
 def basis_from_json(value: dict[str, Any]) -> BasisResult:
     """Inverse of `dataclasses.asdict` on a `BasisResult`. Raises `KeyError` or `TypeError` if a field is amiss."""
-    units = tuple(UnitResult(**{**u, "exemplars": tuple(u["exemplars"])}) for u in value["units"])
-    summary = {
-        e: {t: {m: Summary(**s) for m, s in metrics.items()} for t, metrics in texts.items()}
-        for e, texts in value["summary"].items()
-    }
+    units = tuple(
+        UnitResult(
+            **{
+                **u,
+                "exemplars": tuple(u["exemplars"]),
+                "counts": {e: {t: Confusion(*n) for t, n in texts.items()} for e, texts in u["counts"].items()},
+            }
+        )
+        for u in value["units"]
+    )
     share = {e: {t: Summary(**s) for t, s in texts.items()} for e, texts in value["share_f1_half"].items()}
     sizes = {k: Summary(**value[k]) for k in ("graph_nodes", "graph_paths")}
-    return BasisResult(**{**value, "units": units, "summary": summary, "share_f1_half": share, **sizes})
+    means = {name: _means(value[name]) for name in ("summary", "micro")}
+    return BasisResult(**{**value, "units": units, "share_f1_half": share, **sizes, **means})
+
+
+def _means(value: dict[str, Any]) -> dict[str, dict[str, dict[str, Summary]]]:
+    return {
+        e: {t: {m: Summary(**s) for m, s in metrics.items()} for t, metrics in texts.items()}
+        for e, texts in value.items()
+    }

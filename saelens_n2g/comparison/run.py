@@ -5,7 +5,7 @@ inside the two long stages too: activations from the last finished shard, traini
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from saelens_n2g.comparison.results import BasisResult, ComparisonResult, basis_
 from saelens_n2g.comparison.units import rule_as_json
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError
+from saelens_n2g.graphs.methods import find_method
 from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json, write_text
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
@@ -151,7 +152,8 @@ def _protocol(workspace: Workspace) -> dict[str, Any]:
         "firing_threshold": config.rule.threshold,
         "exemplars": config.exemplars,
         "window": config.text.width,
-        "method": {"name": "paper", **asdict(config.paper)},
+        "reads": list(find_method(config.method).reads),
+        "method": {"name": config.method, **config.as_json()["options"]},
         "held_out": "top windows of the test documents, near-duplicates left out (after Foote et al. 2023, section 4)",
         "random": "all windows of the test documents",
     }

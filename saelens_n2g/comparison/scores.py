@@ -1,25 +1,51 @@
-"""Scores of one unit: the graph and the tables of counts, on the same texts."""
+"""Scores of one unit: its graph and the tables of counts, on the same texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from saelens_n2g.corpus import Windows
 from saelens_n2g.exemplars import ExemplarSet
 from saelens_n2g.explanations.base import Explanation
 from saelens_n2g.explanations.tables import BackoffTable, CountedText, TokenTable
 from saelens_n2g.graphs.graph import Graph
-from saelens_n2g.scoring import FiringScores, confusion, evaluate, firing
+from saelens_n2g.scoring import Confusion, FiringScores, GradedScores, Tokens, confusion, firing, pooled
 
 Metrics = dict[str, dict[str, float | None]]
 """text -> metric -> value."""
-UnitScores = dict[str, Metrics]
-"""explainer -> text -> metric -> value."""
+
+
+class Score(NamedTuple):
+    """How well one explanation of one unit predicts."""
+
+    metrics: Metrics
+    """text -> metric (`results.METRICS` and `results.GRADED`) -> value."""
+    counts: dict[str, Confusion]
+    """text -> the counts behind the metrics, for means over tokens."""
+
+
+UnitScores = Mapping[str, Score]
+"""explainer -> its score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What a unit does: what explanations are held against."""
+
+    activations: Float[np.ndarray, "window pos"]
+    """On all windows, in the subject's units; zero where nothing is scored."""
+    max_activation: float
+    """Over the fit text; of which everything is a share."""
+    exemplars: ExemplarSet
+    threshold: float
+    """Normalised activation from which a token fires."""
 
 
 class TextScores:
-    """The fit text counted once, and the test text, for all units of a basis."""
+    """The fit text counted once, and the test text, for all units of all bases."""
 
     def __init__(
         self,
@@ -33,51 +59,41 @@ class TextScores:
         self.fit_mask, self.test_tokens, self.test_mask = fit.mask, test.tokens, test.mask
         self.counted = CountedText.of(fit.tokens, self.fit_mask)
 
-    def score(
-        self,
-        activations: Float[np.ndarray, "window pos"],
-        max_activation: float,
-        exemplars: ExemplarSet,
-        graph: Graph,
-        threshold: float,
-    ) -> UnitScores:
-        """Score all explainers of a unit on its held-out exemplars and on the whole test text.
+    def graph(self, unit: Observed, graph: Graph) -> Score:
+        """Score a graph on the unit's held-out exemplars and on the whole test text."""
+        return self._score(unit, graph, graph.predict_text(self.test_tokens, self.test_mask))
 
-        `activations` are the unit's on all windows, `max_activation` its maximum over the fit text, of which
-        everything is a share. The first two tables know the exemplars that the graph was fitted to, the third the
-        whole fit text.
+    def tables(self, unit: Observed) -> dict[str, Score]:
+        """Score the tables of counts likewise. The first two know the exemplars that graphs are fitted to, the third
+        the whole fit text.
         """
-        normal = activations / max_activation
-        fires = firing(normal, threshold)
-        rows = [e.tokens for e in exemplars.fit]
-        fired = [firing(e.activations / max_activation, threshold) for e in exemplars.fit]
+        rows = [e.tokens for e in unit.exemplars.fit]
+        fired = [firing(e.activations / unit.max_activation, unit.threshold) for e in unit.exemplars.fit]
+        everywhere = firing(unit.activations[self.fit_rows] / unit.max_activation, unit.threshold) & self.fit_mask
         tables: dict[str, TokenTable | BackoffTable] = {
             "token_table": TokenTable.fit(rows, fired, string=self.string),
             "backoff_table": BackoffTable.fit(rows, fired, string=self.string),
-            "backoff_table_corpus": BackoffTable.from_counted(
-                self.counted, fires[self.fit_rows] & self.fit_mask, string=self.string
+            "backoff_table_corpus": BackoffTable.from_counted(self.counted, everywhere, string=self.string),
+        }
+        return {
+            name: self._score(unit, table, table.predict_text(self.test_tokens, self.test_mask))
+            for name, table in tables.items()
+        }
+
+    def _score(self, unit: Observed, explanation: Explanation, predicted: Float[np.ndarray, "window pos"]) -> Score:
+        """`predicted` is what the explanation says of the whole test text."""
+        held_out = unit.exemplars.test
+        texts = {
+            "held_out": pooled(
+                explanation, [e.tokens for e in held_out], [e.activations / unit.max_activation for e in held_out]
+            ),
+            "random": Tokens(
+                unit.activations[self.test_rows][self.test_mask] / unit.max_activation, predicted[self.test_mask]
             ),
         }
-        truth = fires[self.test_rows] & self.test_mask
-        held_out = [e.tokens for e in exemplars.test]
-        held_out_truth = [e.activations / max_activation for e in exemplars.test]
-
-        def both(explanation: Explanation, everywhere: Bool[np.ndarray, "window pos"]) -> Metrics:
-            held = evaluate(explanation, held_out, held_out_truth, threshold=threshold)
-            counts = confusion(truth[self.test_mask], everywhere[self.test_mask])
-            return {"held_out": held.as_dict(), "random": FiringScores.from_confusion(counts).as_dict()}
-
-        scores: UnitScores = {"graph": both(graph, self._graph_fires(graph, threshold))}
-        for name, table in tables.items():
-            predicted = table.predict_text(self.test_tokens, self.test_mask)
-            scores[name] = both(table, firing(predicted, threshold))
-        return scores
-
-    def _graph_fires(self, graph: Graph, threshold: float) -> Bool[np.ndarray, "window pos"]:
-        """Where the graph predicts firing in the test text; only windows that hold an activating token are walked."""
-        out = np.zeros(self.test_tokens.shape, dtype=bool)
-        hit = np.isin(self.test_tokens, list(graph.roots)) & self.test_mask
-        for row in np.flatnonzero(hit.any(axis=1)):
-            real = self.test_mask[row]
-            out[row, real] = firing(graph.predict(self.test_tokens[row, real].tolist()), threshold)
-        return out
+        metrics, counts = {}, {}
+        for text, tokens in texts.items():
+            counts[text] = confusion(*(firing(side, unit.threshold) for side in tokens))
+            graded = GradedScores.from_tokens(tokens, threshold=unit.threshold)
+            metrics[text] = {**FiringScores.from_confusion(counts[text]).as_dict(), **graded.as_dict()}
+        return Score(metrics, counts)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS, BasisResult, ComparisonResult, Summary
-from saelens_n2g.scoring import paired_difference
+from saelens_n2g.scoring import PairedComparison, compare_paired
 
 TEXT_TITLES = {"held_out": "Held-out top windows", "random": "Random test text"}
 EXPLAINER_TITLES = {
@@ -29,6 +29,8 @@ COUNT_TITLES = {
     "failed": "failed",
 }
 """Where an examined unit can end, in the order in which tables name it."""
+OTHER_TITLES = {"auprc": "AUPRC", "correlation": "Correlation", "micro_f1": "Micro F1"}
+"""Further means on random test text: the two `GRADED` metrics, and F1 of all units' counts added up."""
 ABSENT = "–"
 """Stands where a value is undefined; never a zero."""
 _NOTHING = Summary(None, None, None, None, 0)
@@ -42,6 +44,13 @@ def summary_of(basis: BasisResult, explainer: str, text: str, metric: str) -> Su
 def share_of(basis: BasisResult, explainer: str, text: str) -> Summary:
     """Share of the basis' units with F1 >= 0.5; `n = 0` where there is none."""
     return basis.share_f1_half.get(explainer, {}).get(text, _NOTHING)
+
+
+def other_of(basis: BasisResult, explainer: str, which: str) -> Summary:
+    """One of `OTHER_TITLES` on random test text; `n = 0` where there is none."""
+    if which == "micro_f1":
+        return basis.micro.get(explainer, {}).get("random", {}).get("f1", _NOTHING)
+    return summary_of(basis, explainer, "random", which)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -90,6 +99,11 @@ def fates(basis: BasisResult) -> list[tuple[str, str, int]]:
     return known + [(key, key.replace("_", " "), basis.counts[key]) for key in others]
 
 
+def rival_of(result: ComparisonResult) -> str:
+    """The table of counts that knows what the graphs know: the exemplars, or all fit text where the method reads it."""
+    return "backoff_table_corpus" if "text" in result.protocol.get("reads", ()) else "backoff_table"
+
+
 def standing(basis: BasisResult, rival: str, text: str) -> tuple[int, int, int]:
     """Units in which the graph's F1 is above, equal to and below that of `rival`; units lacking either are left out."""
     ahead = tied = behind = 0
@@ -107,10 +121,17 @@ def standing(basis: BasisResult, rival: str, text: str) -> tuple[int, int, int]:
     return ahead, tied, behind
 
 
-def lead(basis: BasisResult, text: str, rival: str = "backoff_table") -> Summary:
-    """The graph's F1 minus that of `rival`, unit by unit: mean with its bootstrap interval over units."""
+def lead(basis: BasisResult, text: str, rival: str) -> PairedComparison:
+    """The graph's F1 against that of `rival`, unit by unit."""
     scores = [unit.scores for unit in basis.units]
-    return paired_difference([s["graph"][text]["f1"] for s in scores], [s[rival][text]["f1"] for s in scores], seed=0)
+    return compare_paired([s["graph"][text]["f1"] for s in scores], [s[rival][text]["f1"] for s in scores], seed=0)
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with two digits that say something, `ABSENT` for None."""
+    if value is None:
+        return ABSENT
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def places_of(basis: BasisResult, rival: str, text: str) -> str:
@@ -134,9 +155,15 @@ def conventions(result: ComparisonResult) -> list[str]:
         "The token table holds one value a token; the back-off table the longest context seen, with smoothed "
         "shares. Both are fitted on the same exemplars as the graph; the one over the whole fit text on all text that "
         "the exemplars were chosen from.",
+        "AUPRC: area under the precision-recall curve of the predicted activations; chance is the share of tokens "
+        "that fire. Correlation: Pearson's r of predicted and actual activation, undefined where nothing is "
+        "predicted. Micro F1: F1 of all units' counts added up, in which units that fire often weigh more.",
         "Units that were examined but not explained enter no mean; another table says where they went. "
         f"{ABSENT} means that no unit defines the value.",
     ]
+    if method := result.protocol.get("method"):
+        also = ", which reads the whole fit text too" if "text" in result.protocol.get("reads", ()) else ""
+        lines.append(f"Graphs were fitted with the method `{method['name']}`{also}.")
     if augmenter := result.protocol.get("augmenter"):
         lines.append(f"Substitutes for important tokens were proposed by: {augmenter}.")
     for basis in result.bases:
@@ -177,11 +204,12 @@ def markdown(result: ComparisonResult) -> str:
             "F1 ≥ 0.5",
             "Quiet F1",
         ]
-        parts += [f"**{TEXT_TITLES[text]}**", _grid(head, [_score_row(basis, text) for basis in result.bases], left=2)]
+        parts += [f"**{TEXT_TITLES[text]}**", grid(head, [_score_row(basis, text) for basis in result.bases], left=2)]
     parts += ["**Does the graph beat a table of counts?** Mean F1.", _rival_grid(result)]
+    parts += ["**Without a threshold, and by token**, random test text", _other_grid(result)]
     parts += ["**Every metric of the graphs**, mean with 95 % interval", _full_grid(result)]
     parts += ["**Where the examined units went, and how large the graphs are**", _fate_grid(result)]
-    parts += ["\n".join(f"- {_cell(line)}" for line in conventions(result))]
+    parts += ["\n".join(f"- {cell(line)}" for line in conventions(result))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -201,19 +229,32 @@ def _score_row(basis: BasisResult, text: str) -> list[str]:
 
 
 def _rival_grid(result: ComparisonResult) -> str:
-    titles = [EXPLAINER_TITLES[e] for e in EXPLAINERS]
-    head = ["Basis", "Text", *titles, "Graph − back-off table, unit by unit", "Graph ahead / tied / behind"]
+    rival, titles = rival_of(result), [EXPLAINER_TITLES[e] for e in EXPLAINERS]
+    head = ["Basis", "Text", *titles, "Graph − rival, unit by unit", "p", "Graph ahead / tied / behind"]
     rows = []
     for basis in result.bases:
         for text in TEXTS:
             means = [estimate(summary_of(basis, explainer, text, "f1")) for explainer in EXPLAINERS]
-            places = places_of(basis, "backoff_table", text)
-            rows.append([basis.title, TEXT_TITLES[text].lower(), *means, estimate(lead(basis, text)), places])
+            versus = lead(basis, text, rival)
+            compared = [estimate(versus.difference), p_value(versus.p_value), places_of(basis, rival, text)]
+            rows.append([basis.title, TEXT_TITLES[text].lower(), *means, *compared])
+    knows = "from all fit text, which the graphs read too" if rival.endswith("corpus") else "from the same exemplars"
     note = (
-        "\n\nThe last two columns compare with the back-off table fitted on the same exemplars: mean difference of F1 "
+        f"\n\nThe last three columns compare with the rival that knows as much, the back-off table {knows}: mean "
+        "difference of F1 with its 95 % bootstrap interval over units, p-value of a paired sign-flip test, and number "
+        "of units."
     )
-    note += "with its 95 % bootstrap interval over units, and number of units."
-    return _grid(head, rows, left=2) + note
+    return grid(head, rows, left=2) + note
+
+
+def _other_grid(result: ComparisonResult) -> str:
+    head = ["Basis", "Mean", *(EXPLAINER_TITLES[e] for e in EXPLAINERS)]
+    rows = [
+        [basis.title, title, *(estimate(other_of(basis, explainer, which)) for explainer in EXPLAINERS)]
+        for basis in result.bases
+        for which, title in OTHER_TITLES.items()
+    ]
+    return grid(head, rows, left=2)
 
 
 def _full_grid(result: ComparisonResult) -> str:
@@ -228,7 +269,7 @@ def _full_grid(result: ComparisonResult) -> str:
         for basis in result.bases
         for text in TEXTS
     ]
-    return _grid(["Basis", "Text", *names, "Share F1 ≥ 0.5"], rows, left=2)
+    return grid(["Basis", "Text", *names, "Share F1 ≥ 0.5"], rows, left=2)
 
 
 def _fate_grid(result: ComparisonResult) -> str:
@@ -246,16 +287,16 @@ def _fate_grid(result: ComparisonResult) -> str:
         rows.append([basis.title, basis.site, str(basis.n_features), *counts, density, *sizes])
     note = "\n\nFiring tokens (share of the fit text), nodes and paths are medians over the explained units. "
     note += "With context: share of all paths of the basis that need a token before the activating one."
-    return _grid(head, rows, left=2) + note
+    return grid(head, rows, left=2) + note
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A Markdown table; the first `left` columns to the left, the others to the right."""
     rule = [":---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in [head, rule, *rows])
+    return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in [head, rule, *rows])
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A text that cannot end its cell, its row or the document's structure."""
     for mark, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`")):
         text = text.replace(mark, safe)
@@ -274,15 +315,16 @@ def terminal_table(result: ComparisonResult, width: int = 100) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for basis in result.bases:
         held, random = (summary_of(basis, "graph", text, "f1") for text in TEXTS)
-        rivals = [number(summary_of(basis, "backoff_table", text, "f1").mean) for text in TEXTS]
+        rivals = [number(summary_of(basis, rival_of(result), text, "f1").mean) for text in TEXTS]
         means = [number(summary_of(basis, "graph", "held_out", metric).mean) for metric in ("precision", "recall")]
         units = f"{len(basis.units)}/{basis.counts.get('examined', 0)}"
         size = number(basis.graph_nodes.median, 0)
         cells = [units, estimate(held), *means[: len(detail)], rivals[0], estimate(random), rivals[1], size]
         # Text, not str: a title is never read as console markup.
         table.add_row(Text(basis.title), *map(Text, cells))
+    knows = "all fit text, as the graphs" if rival_of(result).endswith("corpus") else "the same exemplars"
     table.caption = (
         "Units: explained/examined. Mean F1 of firing tokens with 95 % bootstrap interval. Back-off: mean F1 of a "
-        "table of counts from the same exemplars. Nodes: median graph size."
+        f"table of counts from {knows}. Nodes: median graph size."
     )
     return table

@@ -5,8 +5,9 @@ Candidates come in a seeded random order. Each is examined in turn until enough 
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -94,31 +95,42 @@ def statistics(values: Float[np.ndarray, "token"], fit: Bool[np.ndarray, "token"
     )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The eligible units, as positions among the candidates, and the count of the examined."""
+class Chosen(NamedTuple):
+    """One eligible unit."""
 
-    chosen: tuple[tuple[int, UnitStatistics], ...]
-    counts: dict[str, int]
+    position: int
+    """Among the candidates."""
+    statistics: UnitStatistics
+    values: np.ndarray
+    """(token,) its activation on every scored token, as passed."""
 
 
-def choose_units(
-    values: Float[np.ndarray, "token candidate"], fit: Bool[np.ndarray, "token"], rule: UnitRule
-) -> Choice:
-    """Examine the candidates (columns of `values`) in order until `rule.units` are eligible."""
-    chosen: list[tuple[int, UnitStatistics]] = []
-    counts: Counter[str] = Counter(dict.fromkeys(("examined", *REASONS), 0))
-    for position in range(values.shape[1]):
-        if len(chosen) == rule.units:
-            break
-        found = statistics(np.ascontiguousarray(values[:, position]), fit, rule.threshold)
-        reason = found.verdict(rule)
-        counts["examined"] += 1
-        if reason is None:
-            chosen.append((position, found))
-        else:
-            counts[reason] += 1
-    return Choice(tuple(chosen), dict(counts))
+class UnitChoice:
+    """Examines candidates in order until `rule.units` are eligible, and counts where the examined ones went."""
+
+    def __init__(self, fit: Bool[np.ndarray, "token"], rule: UnitRule) -> None:
+        """`fit` marks the scored tokens of the fit documents."""
+        self.fit, self.rule = fit, rule
+        self.counts: Counter[str] = Counter(dict.fromkeys(("examined", *REASONS), 0))
+        """`examined` and every reason; whole when `eligible` has ended."""
+
+    def eligible(self, columns: Iterable[np.ndarray]) -> Iterator[Chosen]:
+        """The eligible ones of `columns`, each the activations (token,) of one candidate; call it once.
+
+        No more columns are taken than are needed, and none is kept.
+        """
+        found = 0
+        for position, values in enumerate(columns):
+            figures = statistics(values, self.fit, self.rule.threshold)
+            reason = figures.verdict(self.rule)
+            self.counts["examined"] += 1
+            if reason is not None:
+                self.counts[reason] += 1
+                continue
+            found += 1
+            yield Chosen(position, figures, values)
+            if found == self.rule.units:
+                return
 
 
 def rule_as_json(rule: UnitRule) -> dict[str, Any]:

@@ -16,10 +16,14 @@ import torch
 
 from saelens_n2g.activations import ActivationStore, harvest
 from saelens_n2g.comparison.config import RunConfig
+from saelens_n2g.comparison.scores import TextScores
 from saelens_n2g.corpus import Windows, load_documents, split_documents, tokenise
 from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.evidence import FitText
 from saelens_n2g.graphs.masked_lm import augmenter_for
+from saelens_n2g.graphs.methods import augments
 from saelens_n2g.graphs.oracle import Augmenter
+from saelens_n2g.graphs.vocabulary import Neighbours
 from saelens_n2g.jobs.artefacts import ensure_folder, read_json, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import provenance
@@ -101,6 +105,22 @@ class Workspace:
         return split_documents(self.windows, test_share=self.config.text.test_share, seed=self.config.seed)
 
     @cached_property
+    def texts(self) -> TextScores:
+        """The fit text counted and the test text, to score units on."""
+        return TextScores(self.windows, *self.split, self.subject.string)
+
+    @cached_property
+    def fit_text(self) -> FitText:
+        """The fit documents, for methods that read them; rows are those of `split`."""
+        fit = self.windows.subset(self.split[0])
+        return FitText(fit.tokens, fit.mask)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Which tokens are near to which, for methods that try others in a token's place."""
+        return Neighbours(self.subject.embeddings().numpy(), exclude=self.subject.tokenizer.all_special_ids)
+
+    @cached_property
     def fit_tokens(self) -> np.ndarray:
         """Bool per scored token: whether its document is one of the fit documents."""
         fit = np.zeros(len(self.windows), dtype=bool)
@@ -112,14 +132,25 @@ class Workspace:
         """The candidates among the neurons, ascending: the only ones whose activations are kept."""
         return sorted(int(i) for i in self.config.rule.candidates(width))
 
-    @cached_property
-    def store(self) -> ActivationStore:
-        """Activations of the whole text at every site of the run."""
+    def columns(self) -> dict[Site, Sequence[int] | None]:
+        """What the store keeps: per site of the settings the coordinates, None for all."""
         columns: dict[Site, Sequence[int] | None] = {}
         for basis in self.config.bases:
             site = self.config.site(basis)
             columns[site] = self.neuron_columns(self.subject.width(site)) if basis == "neurons" else None
-        return self.harvest(columns)
+        return columns
+
+    @cached_property
+    def store(self) -> ActivationStore:
+        """Activations of the whole text at every site of the settings."""
+        return self.harvest(self.columns())
+
+    def store_for(self, several: Sequence[RunConfig]) -> None:
+        """Make `store` hold the sites of several settings, in one pass of the subject to the deepest of them."""
+        columns: dict[Site, Sequence[int] | None] = {}
+        for config in several:
+            columns |= self.under(config).columns()
+        vars(self)["store"] = self.harvest(columns)
 
     def harvest(self, columns: dict[Site, Sequence[int] | None]) -> ActivationStore:
         """One pass of the subject over the text."""
@@ -135,15 +166,32 @@ class Workspace:
 
     @cached_property
     def neurons(self) -> np.ndarray:
-        """(scored token, candidate) activations of the candidate neurons, signed."""
+        """(scored token, candidate) activations of the candidate neurons, signed; columns as `neuron_columns`."""
         return self.store.rows(self.config.site("neurons"))
 
-    @cached_property
+    @property
     def augmenter(self) -> Augmenter | None:
         """Who proposes substitutes, as the settings say; None where there is no augmentation."""
-        if not self.config.paper.augment:
-            return None
+        return self._augmenter if augments(self.config.method_options) else None
+
+    @cached_property
+    def _augmenter(self) -> Augmenter | None:
         return augmenter_for(self.config.augmenter, self.subject, report=self.reporter.note)
+
+    def under(self, config: RunConfig) -> "Workspace":
+        """The same folder and text under other settings; what is loaded and does not depend on them is shared.
+
+        The settings may differ in what comes after the activations: layer, sites (if the store holds them), method.
+        """
+        assert config.key("text") == self.config.key("text"), "another text"
+        other = Workspace(config, self.folder, self.reporter)
+        shared = {"subject", "windows", "split", "fit_tokens", "store", "texts", "fit_text", "neighbours"}
+        if config.augmenter == self.config.augmenter:
+            shared.add("_augmenter")
+        if all(getattr(config, name) == getattr(self.config, name) for name in ("layer", "stream", "neurons", "rule")):
+            shared |= {"stream", "neurons"}
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        return other
 
     def provenance(self) -> dict[str, Any]:
         """Subject, text, settings, versions."""
