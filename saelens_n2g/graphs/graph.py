@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from saelens_n2g.graphs.program import Program
 
 FORMAT, VERSION = "saelens-n2g/graph", 2
+LINES = 60
+"""Paths that `to_text` shows."""
 
 
 @dataclass(slots=True)
@@ -246,8 +248,11 @@ class Graph:
         self.token_strings = {token: string(token) for token in sorted(self.named_tokens())}
 
     def to_text(self) -> str:
-        """One line per path, read left to right as text: context, then the activating token in brackets."""
-        lines: list[tuple[float, str]] = []
+        """One line per path, read left to right as text: context, then the activating token in brackets.
+
+        Those behind most firing first (activation times support), at most `LINES`; a last line says how many are left.
+        """
+        lines: list[tuple[float, float, str]] = []
         path: list[int] = []
         for node, depth, _ in self.walk():
             path[depth:] = [node.token]
@@ -255,8 +260,12 @@ class Graph:
                 before = "".join(self.string(t) for t in reversed(path[1:]))
                 counts = f"n={node.end.support}" + (f" of {node.end.seen}" if node.end.seen else "")
                 line = f"{before}[{self.string(path[0])}]  {node.end.activation:.2f}  ({counts})"
-                lines.append((-node.end.activation, line.replace("\n", "\\n")))
-        return "\n".join(line for _, line in sorted(lines)) or "(never fires)"
+                weight = node.end.activation * node.end.support
+                lines.append((-weight, -node.end.activation, line.replace("\n", "\\n")))
+        shown = [line for _, _, line in sorted(lines)[:LINES]]
+        if len(lines) > LINES:
+            shown.append(f"... and {len(lines) - LINES} more paths")
+        return "\n".join(shown) or "(never fires)"
 
     def to_dict(self) -> dict[str, Any]:
         """The graph as JSON values (format `saelens-n2g/graph`, version 2; docs/formats.md)."""

@@ -47,9 +47,9 @@ class RefinedOptions:
     """Share of the maximum that counts as firing behind an unrelated text."""
     share: float = 0.5
     """Share of the texts on which a pattern must fire."""
-    neighbours: int = 40
+    neighbours: int = 60
     """Nearest tokens tried in place of each token of a pattern."""
-    proposals: int = 400
+    proposals: int = 500
     """Patterns with a token replaced that are tried at most in a round, nearest first."""
     rounds: int = 2
     """Rounds of replacement; each starts from what the one before found."""
@@ -61,7 +61,7 @@ class RefinedOptions:
     """Occurrences in the fit text from which on a token that stays below `glance` there is not tried."""
     alone: float = 0.4
     """F1 on the fit text from which on the activations of single tokens without context are believed."""
-    trust: float = 0.2
+    trust: float = 0.35
     """What an occurrence in the exemplars counts for where there is no fit text: they were chosen for their firing."""
     weights: Weights = field(default_factory=Weights)
     """How the evidence is weighed."""

@@ -169,24 +169,59 @@ class Weighing:
         return roots[same], at[same] - 1
 
     def graph(self, unit: str, max_activation: float) -> Graph:
-        """The candidates at which the answer changes, as a graph; quiet ones predict what the unit does there."""
+        """The candidates at which the answer changes, as a graph; quiet ones predict what the unit does there.
+
+        Tokens that say the same in the same place become one class: contexts that lead no further, and activating
+        tokens without context that the fit text does not have. No answer changes by that.
+        """
         graph = Graph(unit, max_activation)
-        for token, node in sorted(self.roots.items()):
-            if (kept := self._kept(token, node, False)) is not None:
-                graph.roots[token] = kept
+        inferred: list[Node] = []
+        for token, candidate in sorted(self.roots.items()):
+            if (node := self._kept(graph, token, candidate, False)) is None:
+                continue
+            if candidate.n == 0 and not node.children:
+                inferred.append(node)
+            else:
+                graph.roots[token] = node
+        for node in _merged(graph, inferred):
+            graph.roots[node.token] = node
         return graph
 
-    def _kept(self, element: int, candidate: Candidate, says: bool) -> Node | None:
+    def _kept(self, graph: Graph, element: int, candidate: Candidate, says: bool) -> Node | None:
         fires = candidate.share >= self.weights.decision
         node = Node(element, 1.0 if fires else candidate.share)
         if fires != says:
             node.end = _end(candidate, fires)
-        for key, child in sorted(candidate.children.items()):
-            if (kept := self._kept(key, child, fires)) is not None:
-                node.children[key] = kept
+        kept = [self._kept(graph, key, child, fires) for key, child in sorted(candidate.children.items())]
+        branches = [child for child in kept if child is not None and (child.children or child.token < 0)]
+        leaves = [child for child in kept if child is not None and not child.children and child.token >= 0]
+        for child in branches + _merged(graph, leaves):
+            node.children[child.token] = child
         if node.end is None and not node.children:
             return None
         return node
+
+
+def _merged(graph: Graph, leaves: Sequence[Node]) -> list[Node]:
+    """Leaves whose ends say the same as one class each; a single one stays a token."""
+    out: list[Node] = []
+    for fires in (True, False):
+        same = [leaf for leaf in leaves if leaf.end is not None and (leaf.end.activation >= 0.5) == fires]
+        if len(same) < 2:
+            out += same
+            continue
+        ends = [leaf.end for leaf in same if leaf.end is not None]
+        support, seen = sum(end.support for end in ends), sum(end.seen for end in ends)
+        counts = [end.support if fires else end.seen - end.support for end in ends]
+        total = sum(counts)
+        mean = (
+            sum(end.activation * n for end, n in zip(ends, counts, strict=True)) / total
+            if total
+            else ends[0].activation
+        )
+        element = graph.add_class([leaf.token for leaf in same])
+        out.append(Node(element, max(leaf.importance for leaf in same), {}, End(mean, support, seen)))
+    return out
 
 
 def _end(candidate: Candidate, fires: bool) -> End:
