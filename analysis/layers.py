@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--basis", default="neurons", help="neurons, sae, random, pca, ica")
     parser.add_argument("--dictionary", help="folder of a trained dictionary; {layer} stands for the layer")
     parser.add_argument("--units", type=int, default=32, help="per layer")
-    parser.add_argument("--methods", "--method", nargs="+", default=["paper", "suffix"])
+    parser.add_argument("--methods", "--method", nargs="+", default=["paper", "suffix", "refined"])
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--augmenter", default="auto", help="auto, subject, none, or a fill-mask model")

@@ -15,7 +15,7 @@ from saelens_n2g.errors import InputError, N2GError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal."""
-METHOD = "paper"
+METHOD = "refined"
 """`graphs.methods.DEFAULT`, said again because importing that file would load numpy."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The parser's own error for wrong options. Typer brings its parser along and exports only the leaves of the tree."""

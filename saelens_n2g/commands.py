@@ -115,7 +115,7 @@ def layers(
     out: Path,
     layers: str,
     basis: str = "neurons",
-    methods: Sequence[str] = ("paper", "suffix"),
+    methods: Sequence[str] = ("paper", "suffix", "refined"),
     dictionary: str | None = None,
     **options: Any,
 ) -> Path:

@@ -65,6 +65,8 @@ UNITS: dict[str, Rule] = {
     "G, and H after G": lambda ids: max(after(G, {}, alone=1.0)(ids), after(H, {G: 0.75})(ids)),
     "scattered": scattered,
     "first": lambda ids: float(len(ids) == 1),
+    "A or D": lambda ids: float(ids[-1] in (A, D)),
+    "A at the start": lambda ids: float(ids == (BOS, A)),
     "pad": lambda ids: float(ids[-1] == PAD),
 }
 UNIT = {name: i for i, name in enumerate(UNITS)}

@@ -51,7 +51,7 @@ QUIET = Reporter(quiet=True)
         ({"methods": ("paper", "paper")}, "option methods"),
         ({"methods": ("paper", "guess")}, "method 'guess'"),
         ({"basis": "knots"}, "option basis"),
-        ({"run": RunConfig(options=PaperOptions())}, "options of methods"),
+        ({"run": RunConfig(method="paper", options=PaperOptions())}, "options of methods"),
         ({"basis": "sae"}, "option dictionary"),
         ({"basis": "sae", "run": RunConfig(dictionary="one"), "layers": (1, 2)}, "option dictionary"),
     ],

@@ -1,6 +1,6 @@
 """Layers: how well several methods explain units of one basis, layer by layer (Foote et al. 2023, table 1).
 
-    result = run_layers(LayersConfig(layers=(0, 1, 2), methods=("paper", "suffix")), Path("runs/layers"), reporter)
+    result = run_layers(LayersConfig(layers=(0, 1, 2), methods=("paper", "refined")), Path("runs/layers"), reporter)
 
 All methods and the tables of counts are fitted to and scored on the same units of a layer, chosen by the comparison's
 rule. Each (layer, method) is a folder that is whole or absent, so an interrupted run goes on, and a further method
@@ -48,7 +48,7 @@ class LayersConfig:
     """Which layers, in the order of the table."""
     basis: str = "neurons"
     """Whose units."""
-    methods: tuple[str, ...] = ("paper", "suffix")
+    methods: tuple[str, ...] = ("paper", "suffix", "refined")
     """Which methods, in the order of the table."""
 
     def __post_init__(self) -> None:

@@ -22,8 +22,8 @@ class FitText:
     """Rows of text as the subject saw them: each began behind a BOS."""
 
     tokens: Int[np.ndarray, "row pos"]
-    mask: Bool[np.ndarray, "row pos"]
-    """Positions that count: no BOS, no padding."""
+    mask: Bool[np.ndarray, "..."]
+    """Shaped as `tokens`, which is checked. Positions that count: no BOS, no padding."""
 
     def __post_init__(self) -> None:
         if self.tokens.shape != self.mask.shape:
@@ -74,7 +74,7 @@ class Evidence:
     text: FitText | None = None
     """Text of the fit documents, the same for all units, if it is at hand."""
     activations: Float[np.ndarray, "row pos"] | None = None
-    """The unit's activation on every token of `text`, in the subject's units."""
+    """The unit's activation on every token of `text`, shaped as it, in the subject's units."""
     alone: Float[np.ndarray, "vocab"] | None = None
     """The unit's activation on every token of the vocabulary right behind the BOS (`vocabulary.alone`), if known."""
 

@@ -27,7 +27,7 @@ Reading = Literal["text", "alone", "neighbours"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
 """What a method may make use of beside exemplars: `Evidence.text` with the unit's activations on it, `Evidence.alone`,
 `FitContext.neighbours`. They cost a pass of the subject or memory, so only those who read them are given them."""
-DEFAULT = "paper"
+DEFAULT = "refined"
 """The method where none is named."""
 FILES = ("suffix", "refined")
 """Files of this folder that register themselves when they are imported; that happens when a method is first asked for.

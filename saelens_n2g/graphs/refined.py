@@ -112,7 +112,7 @@ def fit_refined(
     graph.name_tokens(context.string)
     graph.provenance = {
         "method": "refined",
-        "options": asdict(options),
+        "options": {**asdict(options), "lengths": list(options.lengths)},
         "examples": len(search.examples),
         "firing": int(search.weighing.fires.sum()),
         "fit_tokens": int(search.text.mask.sum()),

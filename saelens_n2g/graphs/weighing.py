@@ -23,12 +23,16 @@ from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.elements import IGNORE, START
 from saelens_n2g.graphs.evidence import EDGE, FitText
 from saelens_n2g.graphs.graph import End, Graph, Node
+from saelens_n2g.graphs.simplify import drop_covered, merge_classes
 
 Path = tuple[int, ...]
 """Elements of a pattern, activating token first."""
 Places = Int64[np.ndarray, "match"]
+Fewer = Int64[np.ndarray, "found"]
 
 
+LOOSE = -1
+"""Depth of a pattern that is not of exact tokens all the way."""
 SURE = 6
 """Answers to a question that what a token does without context counts for, where that is believed."""
 
@@ -89,6 +93,7 @@ class Weighing:
         self.fires = self.values >= 0.5
         self.rate = float(self.fires.sum()) / max(int(text.mask.sum()), 1)
         self.roots: dict[int, Candidate] = {}
+        self._explained = np.zeros(self.fires.shape, dtype=np.bool_)
 
     def hear(self, path: Path, activations: Sequence[float]) -> None:
         """Take in the subject's answers to one pattern: normalised activations on its activating token."""
@@ -114,17 +119,24 @@ class Weighing:
         return node
 
     def weigh(self) -> None:
-        """Count all candidates in the text, grow those that the text tells more about, and fill in the shares."""
+        """Count all candidates in the text, grow those that the text tells more about, and fill in the shares.
+
+        Places at which a wildcard or gap fires are explained by it: contexts that merely stood there are counted
+        without them.
+        """
         for token in np.unique(self.text.flat[self.fires]).tolist():
             self.roots.setdefault(token, Candidate())
-        for token, node in self.roots.items():
-            places = self.text.places(token)
-            self._fill(node, places, places, self.rate, self.weights.rate, 0)
+        for grown in (False, True):
+            for token, node in self.roots.items():
+                places = self.text.places(token)
+                self._fill(node, places, places, self.rate, self.weights.rate, 0 if grown else LOOSE)
 
     def _fill(self, node: Candidate, roots: Places, at: Places, shorter: float, weight: float, depth: int) -> None:
         """`roots` are the activating places of the matches, `at` how far back each has come; `depth` counts the exact
-        tokens since the root, -1 as soon as there was something else."""
-        places = roots if depth >= 0 else np.unique(roots)
+        tokens since the root, `LOOSE` as soon as there was something else (and in the first round)."""
+        places = np.unique(roots)
+        if depth > 0:
+            places = places[~self._explained[places]]
         fires = self.fires[places]
         node.n, node.fired = len(places), int(fires.sum())
         node.activation = float(np.minimum(self.values[places[fires]], 1.0).sum())
@@ -134,11 +146,21 @@ class Weighing:
         total = self.trust * node.n + weight + asked
         node.share = (self.trust * node.fired + weight * shorter + prior) / total if total else shorter
         if 0 <= depth < self.weights.order and node.n:
-            self._grow(node, at, fires)
+            unexplained = ~self._explained[roots]
+            self._grow(node, at[unexplained], self.fires[roots[unexplained]])
         for element, child in node.children.items():
             matched, reached = self._follow(element, roots, at)
-            exact = depth + 1 if element >= 0 and depth >= 0 else -1
+            exact = depth + 1 if element >= 0 and depth >= 0 else LOOSE
             self._fill(child, matched, reached, node.share, self.weights.shorter, exact)
+            if (element == IGNORE or elements.is_gap(element)) and depth < 0:
+                self._explain(child, matched, reached)
+
+    def _explain(self, node: Candidate, roots: Places, at: Places) -> None:
+        """Note the places that patterns below a wildcard or gap match and fire on."""
+        if node.asked and node.share >= self.weights.decision:
+            self._explained[roots] = True
+        for element, child in node.children.items():
+            self._explain(child, *self._follow(element, roots, at))
 
     def _grow(self, node: Candidate, at: Places, fires: Bool[np.ndarray, "match"]) -> None:
         """Add the previous tokens that make a difference: those before firings, and those that silence."""
@@ -148,11 +170,11 @@ class Weighing:
         a = self.weights.shorter
         shares = (self.trust * fired + a * node.share) / (self.trust * n + a) if a else fired / n
         says = node.share >= self.weights.decision
-        mixed = (fired > 0) & (fired < node.n)
+        mixed = (fired > 0) & (fired < len(at))
         for token in tokens[mixed | ((shares >= self.weights.decision) != says)].tolist():
             node.children.setdefault(START if token == EDGE else token, Candidate())
 
-    def _follow(self, element: int, roots: Places, at: Places) -> tuple[Places, Places]:
+    def _follow(self, element: int, roots: Places, at: Places) -> tuple[Fewer, Fewer]:
         """The matches that go on with `element`, and where they have come."""
         before = self.text.flat[at - 1]
         if element == START:
@@ -171,57 +193,28 @@ class Weighing:
     def graph(self, unit: str, max_activation: float) -> Graph:
         """The candidates at which the answer changes, as a graph; quiet ones predict what the unit does there.
 
-        Tokens that say the same in the same place become one class: contexts that lead no further, and activating
-        tokens without context that the fit text does not have. No answer changes by that.
+        Then simplified (`graphs.simplify`): tokens that say the same in the same place become one class, among
+        activating tokens those that the fit text does not have.
         """
         graph = Graph(unit, max_activation)
-        inferred: list[Node] = []
         for token, candidate in sorted(self.roots.items()):
-            if (node := self._kept(graph, token, candidate, False)) is None:
-                continue
-            if candidate.n == 0 and not node.children:
-                inferred.append(node)
-            else:
+            if (node := self._kept(token, candidate, False)) is not None:
                 graph.roots[token] = node
-        for node in _merged(graph, inferred):
-            graph.roots[node.token] = node
+        drop_covered(graph)
+        merge_classes(graph, {token for token, candidate in self.roots.items() if candidate.n == 0})
         return graph
 
-    def _kept(self, graph: Graph, element: int, candidate: Candidate, says: bool) -> Node | None:
+    def _kept(self, element: int, candidate: Candidate, says: bool) -> Node | None:
         fires = candidate.share >= self.weights.decision
         node = Node(element, 1.0 if fires else candidate.share)
         if fires != says:
             node.end = _end(candidate, fires)
-        kept = [self._kept(graph, key, child, fires) for key, child in sorted(candidate.children.items())]
-        branches = [child for child in kept if child is not None and (child.children or child.token < 0)]
-        leaves = [child for child in kept if child is not None and not child.children and child.token >= 0]
-        for child in branches + _merged(graph, leaves):
-            node.children[child.token] = child
+        for key, child in sorted(candidate.children.items()):
+            if (kept := self._kept(key, child, fires)) is not None:
+                node.children[key] = kept
         if node.end is None and not node.children:
             return None
         return node
-
-
-def _merged(graph: Graph, leaves: Sequence[Node]) -> list[Node]:
-    """Leaves whose ends say the same as one class each; a single one stays a token."""
-    out: list[Node] = []
-    for fires in (True, False):
-        same = [leaf for leaf in leaves if leaf.end is not None and (leaf.end.activation >= 0.5) == fires]
-        if len(same) < 2:
-            out += same
-            continue
-        ends = [leaf.end for leaf in same if leaf.end is not None]
-        support, seen = sum(end.support for end in ends), sum(end.seen for end in ends)
-        counts = [end.support if fires else end.seen - end.support for end in ends]
-        total = sum(counts)
-        mean = (
-            sum(end.activation * n for end, n in zip(ends, counts, strict=True)) / total
-            if total
-            else ends[0].activation
-        )
-        element = graph.add_class([leaf.token for leaf in same])
-        out.append(Node(element, max(leaf.importance for leaf in same), {}, End(mean, support, seen)))
-    return out
 
 
 def _end(candidate: Candidate, fires: bool) -> End:
