@@ -9,12 +9,12 @@ from saelens_n2g.bases.formats import CONFIG, WEIGHTS
 from saelens_n2g.comparison.results import VERSION
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import InputError
-from saelens_n2g.graphs.methods import DEFAULT, find_method
+from saelens_n2g.graphs.methods import DEFAULT, augments, find_method
 from saelens_n2g.jobs.artefacts import fingerprint, sha256_of
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.training.config import TrainingConfig
 
-METHOD = 2
+METHOD = 3
 """Raised by hand when the same settings give other results than before; finished stages are then done again."""
 BASES = ("neurons", "sae", "random", "pca", "ica")
 
@@ -85,8 +85,9 @@ class RunConfig:
     options: Any = None
     """The method's settings, such as `PaperOptions(keep=0.4)`; None takes its defaults."""
     augmenter: str = "auto"
-    """Who proposes substitutes where the method's options ask for any: `auto` (BERT if it is on this machine, else the
-    subject), `subject`, `none`, or another name that `graphs.masked_lm.augmenter_for` knows."""
+    """Who proposes substitutes where the method's options ask for any (`paper`): `auto` (BERT if it is on this machine,
+    else `spellings+subject`), `spellings`, `subject`, `none`, or another name that `graphs.masked_lm.augmenter_for`
+    knows. Other methods load none."""
     mask: str = "auto"
     """What a masked token becomes: `auto`, `pad` (the padding token) or a text that is one token (see `mask_id`)."""
     seed: int = 0
@@ -130,7 +131,8 @@ class RunConfig:
         sites = {"layer": self.layer, "stream": self.stream, "neurons": self.neurons, "rule": every["rule"]}
         learnt = [self.training.identity(), self.training.samples] if self.dictionary is None else self._given()
         given = learnt if basis == "sae" else []
-        fit = {name: every[name] for name in ("method", "options", "augmenter", "mask")}
+        fit = {name: every[name] for name in ("method", "options", "mask")}
+        fit["augmenter"] = self.augmenter if augments(self.method_options) else None
         parts: dict[str, list[Any]] = {
             "text": [text],
             "dictionary": [text, self.layer, self.stream, learnt],

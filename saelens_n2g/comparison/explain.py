@@ -20,6 +20,8 @@ from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import N2GError
 from saelens_n2g.exemplars import Exemplar
 from saelens_n2g.graphs.graph import Graph
+from saelens_n2g.graphs.structure import structure
+from saelens_n2g.graphs.structure import summarise as summarise_structures
 from saelens_n2g.jobs.artefacts import write_json, write_text
 from saelens_n2g.scoring import Summary, share_at_least, summarise, summarise_counts
 from saelens_n2g.subject import Subject
@@ -69,6 +71,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
         share_f1_half=_shares(scores, seed),
         graph_nodes=summarise([unit.nodes for unit in units], seed=seed),
         graph_paths=summarise([unit.paths for unit in units], seed=seed),
+        structure=summarise_structures(unit.structure for unit in units),
         facts={**facts_of(basis), "augmenter": fitter.augmenter},
         units=tuple(units),
     )
@@ -115,6 +118,7 @@ def publish(workspace: Workspace, explained: Explained, folder: Path) -> UnitRes
         nodes=graph.n_nodes,
         paths=graph.n_paths,
         context_paths=graph.n_context_paths,
+        structure=structure(graph),
         graph_file=f"graphs/{stem}.json",
         svg_file=f"graphs/{stem}.svg",
         text=graph.to_text(),

@@ -54,9 +54,9 @@ def conventions(result: LayersResult) -> list[str]:
         "random test text is all windows of the test documents.",
         "Precision is undefined where nothing is predicted, correlation where all predictions are equal; both are left "
         "out of their means there. Quiet: the scores of non-firing tokens, near 1 for almost any explanation.",
-        "Token table and back-off table are fitted on the exemplars that the graphs are fitted to; the back-off table "
-        "over the whole fit text on all text that the exemplars were chosen from, which of the methods read: "
-        f"{reading or 'none'}.",
+        "Token table and back-off table are fitted on the unit's strongest windows of the fit text, its exemplars; the "
+        "back-off table over the whole fit text on all text that the exemplars were chosen from, which of the methods "
+        f"read: {reading or 'none'}. All methods ask the model about further texts, which no table does.",
         "Intervals are 95 % bootstrap intervals, units resampled; p-values are of a paired sign-flip test.",
         f"Substitutes were proposed by: {named}.",
     ]
@@ -126,7 +126,8 @@ def _units(result: LayersResult) -> str:
             cells += [_each(system.costs, "tokens", n, 0), _each(system.costs, "calls", n, 1)]
         rows.append([str(layer.layer), layer.site, *cells])
     note = (
-        "\n\nNodes: median over the graphs. Tokens and calls: of the subject up to the layer, substitutes not counted."
+        "\n\nNodes: median over the graphs. Tokens and calls: of the subject up to the layer, what a method asks once for all "
+        "units counted in, substitutes not."
     )
     return grid(head, rows, left=2) + note
 

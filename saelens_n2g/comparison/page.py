@@ -24,6 +24,8 @@ from saelens_n2g.comparison.table import (
     ABSENT,
     EXPLAINER_TITLES,
     OTHER_TITLES,
+    SHAPE_HEAD,
+    SHAPE_NOTE,
     TEXT_TITLES,
     conventions,
     fates,
@@ -34,6 +36,8 @@ from saelens_n2g.comparison.table import (
     places_of,
     rate,
     rival_of,
+    rival_words,
+    shape_row,
     share_of,
     summary_of,
 )
@@ -76,8 +80,10 @@ def write_page(result: ComparisonResult, folder: Path) -> Path:
         figure_wide=_figure(result, narrow=False),
         figure_narrow=_figure(result, narrow=True),
         rivals=_rivals(result),
+        rival=rival_words(result),
         conventions="".join(f"<li>{_text(line)}</li>" for line in conventions(result)),
         fates=_fates(result),
+        shapes=_shapes(result),
         setting=_setting(result),
         bases="".join(sections),
         provenance=_text(canonical_json(dict(result.provenance))),
@@ -220,6 +226,13 @@ def _fates(result: ComparisonResult) -> str:
     return _table(head, rows, "Where the examined units went") + f'<ul class="key">{key}</ul>{note}'
 
 
+def _shapes(result: ComparisonResult) -> str:
+    """How many behaviours the graphs show."""
+    rows = [_row_head(basis, place) + _cells(shape_row(basis)) for place, basis in enumerate(result.bases)]
+    table = _table(_heads(["Basis", *SHAPE_HEAD]), rows, "Sub-graphs by basis")
+    return f'{table}<p class="note">{_text(SHAPE_NOTE)}</p>'
+
+
 def _plain(value: Any) -> str:
     """A setting's value for people: thousands apart, four digits, words as they are."""
     if isinstance(value, bool) or value is None:
@@ -314,7 +327,8 @@ def _inside(unit: UnitResult, place: int, threshold: float, folder: Path) -> str
     facts = (
         f"{_text(unit.name)}: maximum activation {unit.max_activation:.4g}; fires on {unit.fit_firing:,} fit and "
         f"{unit.test_firing:,} test tokens; above zero on {rate(unit.active)} of the fit text; {unit.nodes} nodes, "
-        f'{unit.paths} paths. Graph file: {_text(unit.graph_file)}. <a href="#unit-{place}-{unit.index}">Link here</a>'
+        f"{unit.paths} paths, {unit.structure.n_subgraphs} sub-graphs{_text(_cores(unit))}. "
+        f'Graph file: {_text(unit.graph_file)}. <a href="#unit-{place}-{unit.index}">Link here</a>'
     )
     return (
         f'<div class="graph" role="region" tabindex="0" aria-label="Graph of unit {unit.index}">'
@@ -325,6 +339,13 @@ def _inside(unit: UnitResult, place: int, threshold: float, folder: Path) -> str
         f"<div><h4>Held-out top windows</h4>{_exemplars(unit, threshold)}</div>"
         f'<p class="unit-facts">{facts}</p>'
     )
+
+
+def _cores(unit: UnitResult) -> str:
+    """The first core tokens in words, for the line of facts."""
+    cores = unit.structure.cores
+    named = ", ".join(repr(core.text) for core in cores[:3])
+    return f" (core tokens {named}{' and others' if len(cores) > 3 else ''})" if cores else ""
 
 
 def _exemplars(unit: UnitResult, threshold: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_n2g.errors import ArtefactError
+from saelens_n2g.graphs.structure import Core, Structure, StructureSummary
 from saelens_n2g.jobs.artefacts import read_json, write_json
 from saelens_n2g.scoring import Confusion
 from saelens_n2g.scoring import Summary as Summary
@@ -43,6 +44,8 @@ class UnitResult:
     paths: int
     context_paths: int
     """Paths that need a token before the activating one."""
+    structure: Structure
+    """Sub-graphs and core tokens of the graph: how many behaviours it shows."""
     graph_file: str
     """Path of the graph's JSON, relative to the report folder."""
     svg_file: str
@@ -80,6 +83,8 @@ class BasisResult:
     """explainer -> text -> share of units with F1 >= 0.5."""
     graph_nodes: Summary
     graph_paths: Summary
+    structure: StructureSummary
+    """The units' `structure` in numbers."""
     facts: Mapping[str, Any]
     """How the basis was made, e.g. rows, iterations and convergence of ICA."""
     units: tuple[UnitResult, ...]
@@ -126,6 +131,7 @@ def basis_from_json(value: dict[str, Any]) -> BasisResult:
         UnitResult(
             **{
                 **u,
+                "structure": _structure(u["structure"]),
                 "exemplars": tuple(u["exemplars"]),
                 "counts": {e: {t: Confusion(*n) for t, n in texts.items()} for e, texts in u["counts"].items()},
             }
@@ -135,7 +141,17 @@ def basis_from_json(value: dict[str, Any]) -> BasisResult:
     share = {e: {t: Summary(**s) for t, s in texts.items()} for e, texts in value["share_f1_half"].items()}
     sizes = {k: Summary(**value[k]) for k in ("graph_nodes", "graph_paths")}
     means = {name: _means(value[name]) for name in ("summary", "micro")}
-    return BasisResult(**{**value, "units": units, "share_f1_half": share, **sizes, **means})
+    shape = {"structure": _structure_summary(value["structure"])}
+    return BasisResult(**{**value, "units": units, "share_f1_half": share, **sizes, **shape, **means})
+
+
+def _structure(value: dict[str, Any]) -> Structure:
+    return Structure(**{**value, "cores": tuple(Core(*core) for core in value["cores"])})
+
+
+def _structure_summary(value: dict[str, Any]) -> StructureSummary:
+    pairs = {name: tuple((int(n), int(units)) for n, units in value[name]) for name in ("subgraphs", "words")}
+    return StructureSummary(**{**value, **pairs})
 
 
 def _means(value: dict[str, Any]) -> dict[str, dict[str, dict[str, Summary]]]:

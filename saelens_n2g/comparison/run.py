@@ -138,11 +138,12 @@ def write_report(result: ComparisonResult, workspace: Workspace, folder: Path) -
         write_page(result, work)
 
 
-def _augmenter(results: list[BasisResult]) -> str:
+def _augmenter(results: list[BasisResult]) -> str | None:
     """Who augmented, read from the bases as they were explained; per basis where that was not the same for all."""
-    names = {basis.name: str(basis.facts["augmenter"]) for basis in results}
-    same = len(set(names.values())) == 1
-    return next(iter(names.values())) if same else "; ".join(f"{basis}: {name}" for basis, name in names.items())
+    names = {basis.name: basis.facts["augmenter"] for basis in results}
+    if len(set(names.values())) == 1:
+        return None if results[0].facts["augmenter"] is None else str(results[0].facts["augmenter"])
+    return "; ".join(f"{basis}: {name}" for basis, name in names.items())
 
 
 def _protocol(workspace: Workspace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Every basis is one row of every table, also one in which no unit could be explai
 basis that was never tried. No value is marked as the best; the intervals are there to be compared.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich import box
 from rich.table import Table
@@ -31,6 +31,28 @@ COUNT_TITLES = {
 """Where an examined unit can end, in the order in which tables name it."""
 OTHER_TITLES = {"auprc": "AUPRC", "correlation": "Correlation", "micro_f1": "Micro F1"}
 """Further means on random test text: the two `GRADED` metrics, and F1 of all units' counts added up."""
+READING_TITLES = {
+    "text": "the whole fit text",
+    "alone": "what the unit does on every token of the vocabulary without context",
+    "neighbours": "which tokens have similar input embeddings",
+}
+"""What a method may make use of beside the exemplars (`graphs.methods.READINGS`)."""
+SHAPE_HEAD = (
+    "Graphs that fire",
+    "Sub-graphs, mean",
+    "Median",
+    "Exactly one",
+    "One, case and space aside",
+    "Largest one's share of examples",
+    "With a core token",
+)
+SHAPE_NOTE = (
+    "Sub-graphs are the disconnected parts of a unit's graph (Foote et al. 2023, appendix A.1: polysemanticity \"often "
+    "shows up clearly in the neuron graphs as distinct, disconnected subgraphs\"); the paper counts none, how they are "
+    "counted here is written in docs/protocol.md. Core token: one that never activates and that all paths of a sub-graph "
+    "pass. More examples and finer paths make more sub-graphs, so only units fitted alike, with one method and as many "
+    "examples, compare, and a unit that fires on many tokens has many without being a riddle."
+)
 ABSENT = "–"
 """Stands where a value is undefined; never a zero."""
 _NOTHING = Summary(None, None, None, None, 0)
@@ -104,6 +126,13 @@ def rival_of(result: ComparisonResult) -> str:
     return "backoff_table_corpus" if "text" in result.protocol.get("reads", ()) else "backoff_table"
 
 
+def rival_words(result: ComparisonResult) -> str:
+    """What `rival_of` was fitted on, and why it is that one."""
+    if rival_of(result) == "backoff_table_corpus":
+        return "the one from the whole fit text, which the graphs read too"
+    return "the one from the unit's exemplars, which is all text that the graphs read"
+
+
 def standing(basis: BasisResult, rival: str, text: str) -> tuple[int, int, int]:
     """Units in which the graph's F1 is above, equal to and below that of `rival`; units lacking either are left out."""
     ahead = tied = behind = 0
@@ -153,8 +182,8 @@ def conventions(result: ComparisonResult) -> list[str]:
         "Quiet F1 is the F1 of non-firing tokens. Nearly all tokens are quiet, so it is near 1 for almost any "
         "explanation.",
         "The token table holds one value a token; the back-off table the longest context seen, with smoothed "
-        "shares. Both are fitted on the same exemplars as the graph; the one over the whole fit text on all text that "
-        "the exemplars were chosen from.",
+        "shares. Both are fitted on the unit's strongest windows of the fit text, its exemplars; the one over the whole "
+        "fit text on all text that the exemplars were chosen from.",
         "AUPRC: area under the precision-recall curve of the predicted activations; chance is the share of tokens "
         "that fire. Correlation: Pearson's r of predicted and actual activation, undefined where nothing is "
         "predicted. Micro F1: F1 of all units' counts added up, in which units that fire often weigh more.",
@@ -162,8 +191,7 @@ def conventions(result: ComparisonResult) -> list[str]:
         f"{ABSENT} means that no unit defines the value.",
     ]
     if method := result.protocol.get("method"):
-        also = ", which reads the whole fit text too" if "text" in result.protocol.get("reads", ()) else ""
-        lines.append(f"Graphs were fitted with the method `{method['name']}`{also}.")
+        lines.append(_knowledge(method["name"], result.protocol.get("reads", ())))
     if augmenter := result.protocol.get("augmenter"):
         lines.append(f"Substitutes for important tokens were proposed by: {augmenter}.")
     for basis in result.bases:
@@ -172,6 +200,15 @@ def conventions(result: ComparisonResult) -> list[str]:
             lines.append(f"{basis.title}: {found}; take them as what that many iterations give.")
     signs = "; ".join(f"{basis.title}: {basis.signs.rstrip('.')}" for basis in result.bases)
     return [*lines, f"Negative values: {signs}."] if signs else lines
+
+
+def _knowledge(method: str, reads: Collection[str]) -> str:
+    """What the graphs were made from, and what no table of counts has."""
+    known = [READING_TITLES[reading] for reading in READING_TITLES if reading in reads] or ["the exemplars"]
+    return (
+        f"Graphs were fitted with the method `{method}`. It reads {', '.join(known)}; and it asks the model for the "
+        "unit's activation on texts of its own making, which no table of counts does."
+    )
 
 
 def _silent_predictions(result: ComparisonResult) -> str:
@@ -208,6 +245,7 @@ def markdown(result: ComparisonResult) -> str:
     parts += ["**Does the graph beat a table of counts?** Mean F1.", _rival_grid(result)]
     parts += ["**Without a threshold, and by token**, random test text", _other_grid(result)]
     parts += ["**Every metric of the graphs**, mean with 95 % interval", _full_grid(result)]
+    parts += ["**How many behaviours a graph shows** (polysemanticity)", _shape_grid(result)]
     parts += ["**Where the examined units went, and how large the graphs are**", _fate_grid(result)]
     parts += ["\n".join(f"- {cell(line)}" for line in conventions(result))]
     return "\n\n".join(parts) + "\n"
@@ -238,9 +276,8 @@ def _rival_grid(result: ComparisonResult) -> str:
             versus = lead(basis, text, rival)
             compared = [estimate(versus.difference), p_value(versus.p_value), places_of(basis, rival, text)]
             rows.append([basis.title, TEXT_TITLES[text].lower(), *means, *compared])
-    knows = "from all fit text, which the graphs read too" if rival.endswith("corpus") else "from the same exemplars"
     note = (
-        f"\n\nThe last three columns compare with the rival that knows as much, the back-off table {knows}: mean "
+        f"\n\nThe last three columns compare with the back-off table that knows as much, {rival_words(result)}: mean "
         "difference of F1 with its 95 % bootstrap interval over units, p-value of a paired sign-flip test, and number "
         "of units."
     )
@@ -270,6 +307,19 @@ def _full_grid(result: ComparisonResult) -> str:
         for text in TEXTS
     ]
     return grid(["Basis", "Text", *names, "Share F1 ≥ 0.5"], rows, left=2)
+
+
+def shape_row(basis: BasisResult) -> list[str]:
+    """The values under `SHAPE_HEAD`."""
+    found = basis.structure
+    shares = (found.share_monosemantic, found.share_monosemantic_words, found.mean_largest_share, found.share_with_core)
+    firing = f"{found.n_units - found.n_silent} / {found.n_units}"
+    return [firing, number(found.mean_subgraphs, 1), number(found.median_subgraphs, 1), *map(percent, shares)]
+
+
+def _shape_grid(result: ComparisonResult) -> str:
+    rows = [[basis.title, *shape_row(basis)] for basis in result.bases]
+    return f"{grid(['Basis', *SHAPE_HEAD], rows)}\n\n{SHAPE_NOTE}"
 
 
 def _fate_grid(result: ComparisonResult) -> str:

@@ -1,7 +1,7 @@
 """What the vocabulary itself tells, asked once for all units: who is near whom, and who fires without any context."""
 
 from collections.abc import Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from saelens_n2g.bases.base import Basis
+from saelens_n2g.graphs.packing import PackedModel, can_pack
 from saelens_n2g.sites import Site
 
 
@@ -57,15 +58,46 @@ def alone(
 ) -> Float32[np.ndarray, "unit vocab"]:
     """Activation of each unit on every token right behind the BOS (as the whole text, where there is no BOS).
 
-    One pass of two tokens per entry of the vocabulary, however many units are asked for.
+    One pass over the vocabulary, however many units are asked for; where rows can be packed (`graphs.packing`) the
+    BOS is run once for many tokens.
     """
-    front = [] if subject.bos_id is None else [subject.bos_id]
     columns = torch.tensor(list(units), dtype=torch.long)
+    packed = subject.bos_id is not None and isinstance(subject, PackedModel) and can_pack(subject, basis.site)
     out = np.empty((len(units), subject.d_vocab), dtype=np.float32)
     for start in range(0, subject.d_vocab, batch):
         tokens = torch.arange(start, min(start + batch, subject.d_vocab))
-        ids = torch.stack([torch.full_like(tokens, token) for token in front] + [tokens], dim=1)
-        x = subject.activations(ids, [basis.site])[basis.site][:, -1]
-        found = basis.encode_features(x, columns.to(x.device)).cpu().numpy()
-        out[:, start : start + len(tokens)] = found.T
+        x = _fanned(subject, basis.site, tokens) if packed else _plain(subject, basis.site, tokens)
+        out[:, start : start + len(tokens)] = basis.encode_features(x, columns.to(x.device)).cpu().numpy().T
+    return out
+
+
+FAN = 64
+"""Tokens that share one BOS."""
+
+
+def tokens_run(subject: VocabularyModel, site: Site) -> int:
+    """Tokens that `alone` pushes through the subject."""
+    if subject.bos_id is None:
+        return subject.d_vocab
+    packed = isinstance(subject, PackedModel) and can_pack(subject, site)
+    return subject.d_vocab + (-(-subject.d_vocab // FAN) if packed else subject.d_vocab)
+
+
+def _plain(subject: VocabularyModel, site: Site, tokens: Int[Tensor, "n"]) -> Float[Tensor, "n width"]:
+    front = [] if subject.bos_id is None else [subject.bos_id]
+    ids = torch.stack([torch.full_like(tokens, token) for token in front] + [tokens], dim=1)
+    return subject.activations(ids, [site])[site][:, -1]
+
+
+def _fanned(subject: Any, site: Site, tokens: Int[Tensor, "n"]) -> Float[Tensor, "n width"]:
+    """Rows of one BOS and many tokens, each of which sees the BOS and itself alone."""
+    rows = -(-len(tokens) // FAN)
+    ids = torch.full((rows, 1 + FAN), subject.bos_id, dtype=torch.long)
+    places = (torch.arange(len(tokens)) // FAN) * (1 + FAN) + 1 + torch.arange(len(tokens)) % FAN
+    ids.view(-1)[places] = tokens
+    positions = torch.ones_like(ids)
+    positions[:, 0] = 0
+    mask = torch.eye(1 + FAN, dtype=torch.bool)
+    mask[:, 0] = True
+    out: Tensor = subject.activations_at(ids, site, places, positions=positions, mask=mask.expand(rows, -1, -1))
     return out
