@@ -31,7 +31,11 @@ def main() -> int:
     parser.add_argument("--methods", "--method", nargs="+", default=["paper", "suffix", "refined"])
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--augmenter", default="auto", help="auto, subject, none, or a fill-mask model")
+    parser.add_argument(
+        "--augmenter",
+        default="auto",
+        help="for method paper: auto, spellings, subject, A+B, none, or a fill-mask model",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     try:

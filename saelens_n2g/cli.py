@@ -39,7 +39,11 @@ Dtype = Annotated[str, typer.Option(help="Precision of the model: float32, bfloa
 Bos = Annotated[str, typer.Option(help="auto (the tokenizer's), none, or an id.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 AugmenterName = Annotated[
-    str, typer.Option(help="auto, subject, none, or a fill-mask model such as bert-base-uncased.")
+    str,
+    typer.Option(
+        help="For method paper, the only one that augments: auto (BERT if it is on this machine, else "
+        "spellings+subject), spellings, subject, A+B for both, none, or a fill-mask model such as bert-base-uncased."
+    ),
 ]
 MethodName = Annotated[str, typer.Option("--method", help="How graphs are fitted: paper, suffix, refined.")]
 Wandb = Annotated[str, typer.Option(help="auto, online, offline or disabled.")]

@@ -446,10 +446,12 @@ class TestAugmenterFor:
         assert isinstance(augmenter, MaskedLanguageModel)
         assert lines == [f"augmenter: {augmenter.name}, as in the paper"]
 
-    def test_auto_says_that_the_subject_infills_and_why(self, monkeypatch):
+    def test_auto_says_what_stands_in_for_bert_and_why(self, monkeypatch):
         monkeypatch.setattr(masked_lm, "BERT", "no-such/bert")
-        lines = []
-        assert isinstance(augmenter_for("auto", FakeSubject(), report=lines.append), SubjectInfill)
+        lines, subject = [], FakeSubject()
+        found = augmenter_for("auto", subject, report=lines.append)
+        assert found is not None
+        assert found.name == augmenter_for("spellings+subject", subject).name
         assert len(lines) == 1
         assert "since no-such/bert is not on this machine" in lines[0]
         assert "\n" not in lines[0]

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import VOCABULARY, A, B, C, D, FakeSubject, exemplar
+import torch
+from fakes import SITE, UNITS, VOCABULARY, A, B, C, D, FakeSubject, exemplar
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from saelens_n2g import progress
+from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.commands import coloured, config_of, parse_unit
+from saelens_n2g.comparison import vocabulary
 from saelens_n2g.comparison.config import BASES, RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.fitting import mask_id
 from saelens_n2g.comparison.results import EXPLAINERS, GRADED, METRICS, TEXTS
@@ -28,6 +31,7 @@ from saelens_n2g.exemplars import ExemplarSet
 from saelens_n2g.explanations.tables import BackoffTable, TokenTable
 from saelens_n2g.graphs.graph import IGNORE, Graph
 from saelens_n2g.graphs.paper import PaperOptions
+from saelens_n2g.graphs.vocabulary import alone
 from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import PACKAGES, provenance
 from saelens_n2g.scoring import average_precision
@@ -94,6 +98,11 @@ def test_a_setting_redoes_what_it_decides_and_no_more(change):
     other, expected = CHANGES[change]
     redone = {f"{s} {b}" if b else s for s, b in STAGES if BASE.key(s, b) != other.key(s, b)}
     assert redone == expected
+
+
+def test_an_augmenter_decides_nothing_where_nothing_is_augmented():
+    one, other = (RunConfig(augmenter=name) for name in ("auto", "none"))
+    assert [one.key(s, b) for s, b in STAGES] == [other.key(s, b) for s, b in STAGES]
 
 
 def test_no_two_stages_share_a_key():
@@ -197,6 +206,27 @@ def test_neurons_are_picked_out_of_the_kept_columns_and_rectified(tmp_path):
     values = values_of(workspace, NeuronBasis(Site(0, "mlp_post"), 50), wanted)
     for at, index in enumerate(wanted):
         assert values[:, at].tolist() == [max(v, 0.0) for v in stored[:, kept.index(index)].tolist()]
+
+
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_the_vocabulary_is_heard_once_a_site_and_says_the_same(monkeypatch, kept):
+    monkeypatch.setattr(vocabulary, "KEPT", kept)
+    rng = np.random.default_rng(3)
+    parts = [torch.from_numpy(rng.normal(size=size).astype(np.float32)) for size in ((5, len(UNITS)), 5, len(UNITS))]
+    bases = [NeuronBasis(SITE, len(UNITS)), AffineBasis("pca", SITE, "rectified", *parts)]
+    subject, heard = FakeSubject(), []
+    once = vocabulary.Vocabulary(subject)
+    for basis in bases:
+        heard.append(once.hear(basis, [4, 0, 2], len(UNITS)))
+    calls = subject.calls
+    expected = [alone(FakeSubject(), basis, [4, 0, 2]) for basis in bases]
+    for found, wanted in zip(heard, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+        assert wanted.max() > 0
+    assert calls == (1 if kept else 2)
+    other = NeuronBasis(Site(1, "resid_post"), len(UNITS))
+    assert once.hear(other, [0], len(UNITS)).shape == (1, subject.d_vocab)
+    assert subject.calls == calls + 1, "of another site the last one says nothing"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import WIDTH, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import VOCABULARY, WIDTH, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.comparison import page, run, workspace
@@ -20,9 +20,13 @@ from saelens_n2g.comparison.run import compare
 from saelens_n2g.comparison.units import REASONS, UnitRule
 from saelens_n2g.corpus import Windows, split_documents
 from saelens_n2g.errors import ArtefactError, UnitError
+from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import METHODS, find_method
+from saelens_n2g.graphs.structure import structure, summarise
 from saelens_n2g.graphs.suffix import SuffixOptions
+from saelens_n2g.graphs.vocabulary import alone
 from saelens_n2g.progress import Reporter
+from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 from saelens_n2g.training import loop
 from saelens_n2g.training.config import TrainingConfig
@@ -116,6 +120,13 @@ def test_counts_add_up_and_scores_are_in_range(done):
 
 def test_the_result_on_disk_is_the_result(done):
     assert ComparisonResult.load(done.report / "results.json") == done.result
+
+
+def test_behaviours_are_those_of_the_stored_graphs(done):
+    for basis in done.result.bases:
+        found = [structure(Graph.from_dict(json.loads((done.report / u.graph_file).read_text()))) for u in basis.units]
+        assert [unit.structure for unit in basis.units] == found
+        assert basis.structure == summarise(found)
 
 
 # --- that it is right -----------------------------------------------------------------------------------------
@@ -364,7 +375,8 @@ def test_another_method_redoes_the_graphs_and_gives_what_a_fresh_run_gives(done,
     result = compare(changed, tmp_path / "old", Reporter(quiet=True))
     assert calls == {"shard_00000": 1, "shard_00001": 1, "neurons": 1, "random": 1, "page": 1}
     assert result.protocol["method"] == {"name": "suffix", **asdict(SuffixOptions())}
-    assert result.protocol["augmenter"] == "None"
+    assert result.protocol["augmenter"] is None
+    assert "Substitutes for important" not in (tmp_path / "old" / "report" / "comparison.md").read_text()
     assert "method `suffix`" in (tmp_path / "old" / "report" / "index.html").read_text()
     for basis, before in zip(result.bases, (b for b in done.result.bases if b.name in changed.bases), strict=True):
         assert [unit.name for unit in basis.units] == [unit.name for unit in before.units], "the same units"
@@ -374,6 +386,34 @@ def test_another_method_redoes_the_graphs_and_gives_what_a_fresh_run_gives(done,
             assert {e: unit.scores[e] for e in EXPLAINERS[1:]} == {e: old.scores[e] for e in EXPLAINERS[1:]}
     compare(changed, tmp_path / "fresh", Reporter(quiet=True))
     assert_same(tmp_path / "old" / "report", tmp_path / "fresh" / "report")
+
+
+def test_refined_needs_no_augmenter_and_hears_the_vocabulary_once_a_site(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "augmenter_for", lambda *_a, **_k: pytest.fail("an augmenter was loaded"))
+    passes: Counter[Site] = Counter()
+
+    def counted(subject, basis, units, **options):
+        passes[basis.site] += 1
+        return alone(subject, basis, units, **options)
+
+    monkeypatch.setattr("saelens_n2g.comparison.vocabulary.alone", counted)
+    few = replace(done.config.rule, units=1)
+    config = replace(done.config, method="refined", augmenter="auto", bases=("neurons", "random", "pca"), rule=few)
+    result = compare(config, tmp_path / "out", Reporter(quiet=True))
+    assert passes == {config.site("neurons"): 1, config.site("random"): 1}
+    assert result.protocol["augmenter"] is None
+    assert (
+        "back-off table that knows as much: the one from the whole fit text"
+        in (tmp_path / "out" / "report" / "index.html").read_text()
+    )
+    for name in config.bases:
+        costs = json.loads((tmp_path / "out" / "bases" / name / "costs.json").read_text())
+        assert costs["tokens"] > VOCABULARY
+        assert costs["calls"] > -(-VOCABULARY // 1024)
+    one = replace(config, bases=("pca",))
+    assert compare(one, tmp_path / "alone", Reporter(quiet=True)).bases[0] == result.bases[2]
+    costs = [tmp_path / run / "bases" / "pca" / "costs.json" for run in ("alone", "out")]
+    assert costs[0].read_bytes() == costs[1].read_bytes(), "not the place in the order"
 
 
 def test_a_folder_of_an_older_version_is_done_again(done, tmp_path, calls, monkeypatch):

@@ -28,17 +28,24 @@ from saelens_n2g.comparison.results import (
 )
 from saelens_n2g.comparison.table import (
     ABSENT,
+    READING_TITLES,
+    SHAPE_NOTE,
     conventions,
     estimate,
     markdown,
     p_value,
     rate,
     rival_of,
+    rival_words,
+    shape_row,
     standing,
     summary_of,
     terminal_table,
 )
 from saelens_n2g.errors import ArtefactError
+from saelens_n2g.graphs.methods import READINGS
+from saelens_n2g.graphs.structure import Core, Structure
+from saelens_n2g.graphs.structure import summarise as summarise_structures
 from saelens_n2g.scoring import Confusion, compare_paired
 
 TITLES = ("MLP neurons", "SAE features", "Random directions", "PCA directions", "ICA directions")
@@ -96,6 +103,12 @@ def make_exemplar(rng: random.Random, key: str, length: int = 60) -> dict[str, A
     return {"tokens": tokens, "activations": activations, "predicted": predicted}
 
 
+def make_structure(rng: random.Random, name: str, key: str, paths: int) -> Structure:
+    n = rng.randint(0, paths) if paths > 1 else 1
+    cores = tuple(Core(i, key, 3 - i, 2, i) for i in range(min(n, rng.randint(0, 4))))
+    return Structure(name, n, n // 2, max(n - 1, n and 1), 1 / n if n else None, cores, paths * (n > 0), n, 1, 2, 3)
+
+
 def make_unit(rng: random.Random, basis: str, index: int, skill: float, key: str) -> UnitResult:
     lines = [f" {rng.choice(WORDS)} New[{key}]  {0.95 - i * 0.07:.2f}  (n={9 - i})" for i in range(rng.randint(1, 9))]
     name = f"6.resid_post/{basis}/{index}"
@@ -107,7 +120,8 @@ def make_unit(rng: random.Random, basis: str, index: int, skill: float, key: str
     text = "\n".join(lines)
     return UnitResult(
         index, name, rng.uniform(2, 20), firing, firing // 4 + 1, density, density * rng.uniform(3, 40),
-        paths * rng.randint(2, 5), paths, paths - 1, f"{file}.json", f"{file}.svg", text, scores, make_counts(rng),
+        paths * rng.randint(2, 5), paths, paths - 1, make_structure(rng, name, key, paths),
+        f"{file}.json", f"{file}.svg", text, scores, make_counts(rng),
         exemplars,
     )  # fmt: skip
 
@@ -132,7 +146,8 @@ def make_basis(rng: random.Random, title: str, skill: float, n: int) -> BasisRes
     sizes = [summarise([float(getattr(u, k)) for u in units]) for k in ("nodes", "paths")]
     return BasisResult(
         name, title, "6.resid_post", "the negative half is cut off by the ReLU", 2048,
-        {"examined": sum(counts.values()), **counts}, failures, summary, micro, share, *sizes, facts, units,
+        {"examined": sum(counts.values()), **counts}, failures, summary, micro, share, *sizes,
+        summarise_structures(u.structure for u in units), facts, units,
     )  # fmt: skip
 
 
@@ -191,7 +206,7 @@ class TestMarkdown:
     def test_every_basis_stands_in_every_table_once_a_text(self) -> None:
         result = make_result(6, empty=("PCA directions",))
         grids = grids_of(markdown(result))
-        for grid, times in zip(grids, (1, 1, 2, 3, 2, 1), strict=True):
+        for grid, times in zip(grids, (1, 1, 2, 3, 2, 1, 1), strict=True):
             assert {len(row) for row in grid} == {len(grid[0])}
             assert [row[0] for row in grid[2:]] == [title for title in TITLES for _ in range(times)]
 
@@ -210,7 +225,8 @@ class TestMarkdown:
         for grid in grids[:5]:
             for row in (row for row in grid if row[0] == "PCA directions"):
                 assert set(row[3:]) == {ABSENT}
-        assert grids[5][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
+        assert grids[5][5][1:] == ["0 / 0", *[ABSENT] * 6]
+        assert grids[6][5][3:10] == ["20", "0", "6", "9", "2", "3", "0"]
 
     def test_lead_is_the_mean_difference_of_the_units(self) -> None:
         result = make_result(9, TITLES[:1])
@@ -255,7 +271,32 @@ class TestMarkdown:
             row = grids_of(markdown(one))[2][2]
             ahead = standing(basis, rival, "held_out")
             assert row[-1] == " / ".join(map(str, ahead))
-        assert "method `m`, which reads the whole fit text too" in " ".join(conventions(reading))
+            assert rival_words(one) in markdown(one)
+        assert "same exemplars" not in markdown(reading)
+        assert "method `m`. It reads the whole fit text; and it asks the model" in " ".join(conventions(reading))
+
+    def test_what_the_graphs_were_made_from(self) -> None:
+        result = make_result(1, TITLES[:1])
+        for reads, words in (([], "the exemplars;"), (["neighbours", "text"], "the whole fit text, which tokens have")):
+            protocol = {**result.protocol, "reads": reads, "method": {"name": "m"}, "augmenter": None}
+            said = " ".join(conventions(replace(result, protocol=protocol)))
+            assert f"It reads {words}" in said
+            assert "Substitutes" not in said
+
+    def test_every_reading_of_a_method_has_words(self) -> None:
+        assert tuple(READING_TITLES) == READINGS
+
+    def test_behaviours_are_those_of_the_units(self) -> None:
+        result = make_result(12, TITLES[:2])
+        for basis, row in zip(result.bases, grids_of(markdown(result))[5][2:], strict=True):
+            found = [u.structure for u in basis.units if u.structure.n_paths]
+            n = len(found)
+            assert 0 < n < 12, "the data should hold a graph that never fires"
+            assert row[:2] == [basis.title, f"{n} / 12"]
+            assert row[2] == f"{sum(s.n_subgraphs for s in found) / n:.1f}"
+            assert row[4] == f"{sum(s.n_subgraphs == 1 for s in found) / n:.0%}".replace("%", " %")
+            assert row[5] == f"{sum(s.n_word_subgraphs == 1 for s in found) / n:.0%}".replace("%", " %")
+            assert row[7] == f"{sum(bool(s.cores) for s in found) / n:.0%}".replace("%", " %")
 
     def test_missing_explainers_are_absent_not_errors(self) -> None:
         result = make_result(3, TITLES[:1])
@@ -417,6 +458,19 @@ class TestPage:
             held, random_text = (unit.scores["graph"][t] for t in TEXTS)
             wanted = [unit.index, held["f1"], random_text["f1"], held["precision"], held["recall"]]
             assert found == pytest.approx([*wanted, unit.density, unit.nodes])
+
+    def test_behaviours_are_told_by_basis_and_by_unit(self, report: tuple[ComparisonResult, Path, str]) -> None:
+        result, _, text = report
+        seen = "".join(Page(text).seen)
+        assert SHAPE_NOTE in seen
+        for basis in result.bases:
+            row = (
+                text.split('aria-label="Sub-graphs by basis"')[1].split(f">{basis.title}</a></th>")[1].split("</tr>")[0]
+            )
+            assert re.findall(r"<td>(.*?)</td>", row) == shape_row(basis)
+        shown = re.findall(r"paths, (\d+) sub-graphs?( \(core tokens)?", seen)
+        units = [unit.structure for basis in result.bases for unit in basis.units]
+        assert shown == [(str(s.n_subgraphs), " (core tokens" if s.cores else "") for s in units]
 
     def test_example_texts_travel_as_data(self, report: tuple[ComparisonResult, Path, str]) -> None:
         result, _, text = report

@@ -1,5 +1,6 @@
 """Fitting: graphs of a group of units with the method of the run, and what that costs."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from saelens_n2g.bases.base import Basis
 from saelens_n2g.comparison.selection import Unit, facts_of
+from saelens_n2g.comparison.vocabulary import BATCH
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.graphs.evidence import Evidence
@@ -15,7 +17,7 @@ from saelens_n2g.graphs.methods import find_method, without_augmentation
 from saelens_n2g.graphs.oracle import Costs, Oracle
 from saelens_n2g.graphs.paper import FitContext
 from saelens_n2g.graphs.questions import Fit
-from saelens_n2g.graphs.vocabulary import alone
+from saelens_n2g.graphs.vocabulary import tokens_run
 from saelens_n2g.subject import Subject
 
 
@@ -65,11 +67,17 @@ class Fitter:
 
     def fit(self, units: Sequence[Unit], done: Callable[[int], None] = lambda _: None) -> dict[int, Graph | N2GError]:
         """Per index the unit's graph, or the reason why there is none; `done` is told of each index that has ended."""
-        heard: dict[int, np.ndarray] = {}
-        if "alone" in self.method.reads and units:
-            indices = [unit.index for unit in units]
-            heard = dict(zip(indices, alone(self.workspace.subject, self._basis, indices), strict=True))
+        heard = self._hear([unit.index for unit in units]) if "alone" in self.method.reads and units else {}
         return self._oracle.run({unit.index: self._start(unit, heard.get(unit.index)) for unit in units}, done)
+
+    def _hear(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
+        """What the units do on single tokens. Counted as if no other basis had asked before, so that costs do not
+        depend on the order of the bases."""
+        subject, site, costs = self.workspace.subject, self._basis.site, self._oracle.costs
+        found = self.workspace.vocabulary.hear(self._basis, indices, subject.width(site))
+        costs.calls += math.ceil(subject.d_vocab / BATCH)
+        costs.tokens += tokens_run(subject, site)
+        return dict(zip(indices, found, strict=True))
 
     def _start(self, unit: Unit, heard: np.ndarray | None) -> Fit[Graph]:
         """A fit that puts its evidence together when it begins, so that waiting fits hold no copy of the text's

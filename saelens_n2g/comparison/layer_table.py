@@ -126,8 +126,8 @@ def _units(result: LayersResult) -> str:
             cells += [_each(system.costs, "tokens", n, 0), _each(system.costs, "calls", n, 1)]
         rows.append([str(layer.layer), layer.site, *cells])
     note = (
-        "\n\nNodes: median over the graphs. Tokens and calls: of the subject up to the layer, what a method asks once for all "
-        "units counted in, substitutes not."
+        "\n\nNodes: median over the graphs. Tokens and calls: of the subject up to the layer, with what a method asks "
+        "once for all units, without substitutes."
     )
     return grid(head, rows, left=2) + note
 

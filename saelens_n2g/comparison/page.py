@@ -11,14 +11,14 @@ import hashlib
 import html
 import json
 import re
-import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from saelens_n2g.comparison import figure
+from saelens_n2g.comparison.drawings import read_svg, whole_svg
 from saelens_n2g.comparison.results import EXPLAINERS, TEXTS, BasisResult, ComparisonResult, Summary, UnitResult
 from saelens_n2g.comparison.table import (
     ABSENT,
@@ -41,7 +41,6 @@ from saelens_n2g.comparison.table import (
     share_of,
     summary_of,
 )
-from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import canonical_json, write_text
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -327,13 +326,13 @@ def _inside(unit: UnitResult, place: int, threshold: float, folder: Path) -> str
     facts = (
         f"{_text(unit.name)}: maximum activation {unit.max_activation:.4g}; fires on {unit.fit_firing:,} fit and "
         f"{unit.test_firing:,} test tokens; above zero on {rate(unit.active)} of the fit text; {unit.nodes} nodes, "
-        f"{unit.paths} paths, {unit.structure.n_subgraphs} sub-graphs{_text(_cores(unit))}. "
+        f"{unit.paths} paths, {_behaviours(unit)}. "
         f'Graph file: {_text(unit.graph_file)}. <a href="#unit-{place}-{unit.index}">Link here</a>'
     )
     return (
         f'<div class="graph" role="region" tabindex="0" aria-label="Graph of unit {unit.index}">'
-        f"{_svg(_read(folder / unit.svg_file), str(folder / unit.svg_file))}</div>"
-        f'<div class="pair"><div><h4>Paths: activation as a share of the maximum, examples</h4>'
+        f"{read_svg(folder / unit.svg_file)}</div>"
+        f'<div class="pair"><div><h4>Paths: predicted share of the maximum, examples</h4>'
         f'<pre class="paths" tabindex="0">{_text(unit.text)}</pre></div>'
         f"<div><h4>Scores</h4>{_table(head, rows, f'Scores of unit {unit.index}')}</div></div>"
         f"<div><h4>Held-out top windows</h4>{_exemplars(unit, threshold)}</div>"
@@ -341,11 +340,12 @@ def _inside(unit: UnitResult, place: int, threshold: float, folder: Path) -> str
     )
 
 
-def _cores(unit: UnitResult) -> str:
-    """The first core tokens in words, for the line of facts."""
-    cores = unit.structure.cores
-    named = ", ".join(repr(core.text) for core in cores[:3])
-    return f" (core tokens {named}{' and others' if len(cores) > 3 else ''})" if cores else ""
+def _behaviours(unit: UnitResult) -> str:
+    """Sub-graphs and the first core tokens in words, for the line of facts."""
+    found = unit.structure
+    named = ", ".join(repr(core.text) for core in found.cores[:3])
+    cores = f" (core tokens {named}{' and others' if len(found.cores) > 3 else ''})" if named else ""
+    return _text(f"{found.n_subgraphs} sub-graph{'' if found.n_subgraphs == 1 else 's'}{cores}")
 
 
 def _exemplars(unit: UnitResult, threshold: float) -> str:
@@ -364,36 +364,9 @@ def _exemplars(unit: UnitResult, threshold: float) -> str:
     return f'<script type="application/json">{data}</script>'
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ArtefactError(f"file {path}", "a unit's graph as SVG", "nothing there") from None
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"file {path}", "a unit's graph as SVG", str(error)) from error
-
-
-def _svg(source: str, thing: str) -> str:
-    """The `<svg>` element of a whole SVG document that asks for nothing outside itself."""
-    try:
-        root = ET.fromstring(source)
-    except ET.ParseError as error:
-        raise ArtefactError(f"file {thing}", "a whole SVG", str(error)) from error
-    start = source.find("<svg")
-    if root.tag != "{http://www.w3.org/2000/svg}svg" or start < 0:
-        raise ArtefactError(f"file {thing}", "an <svg> element", root.tag)
-    for node in root.iter():
-        names: Mapping[str, str] = {key.rpartition("}")[2].lower(): value for key, value in node.attrib.items()}
-        if str(node.tag).endswith(("}script", "}foreignObject")) or any(key.startswith("on") for key in names):
-            raise ArtefactError(f"file {thing}", "an SVG without script", f"{node.tag} with {sorted(names)}")
-        if not names.get("href", "#").startswith("#"):
-            raise ArtefactError(f"file {thing}", "an SVG without outside references", names["href"])
-    return source[start:].strip()
-
-
 def _figure(result: ComparisonResult, *, narrow: bool) -> str:
     """The figure's SVG with its inks tied to the page's, so that it follows light and dark, and ids of its own."""
-    drawn = _svg(figure.render(result, "svg", narrow=narrow).decode(), "comparison.svg")
+    drawn = whole_svg(figure.render(result, "svg", narrow=narrow).decode(), "comparison.svg")
     inks = {figure.INK: "--ink", figure.MUTED: "--muted", figure.RULE: "--rule", figure.GRAPH: "--graph"}
     for colour, name in inks.items():
         drawn = drawn.replace(colour, f"var({name})")

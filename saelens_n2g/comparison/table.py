@@ -48,10 +48,10 @@ SHAPE_HEAD = (
 )
 SHAPE_NOTE = (
     "Sub-graphs are the disconnected parts of a unit's graph (Foote et al. 2023, appendix A.1: polysemanticity \"often "
-    "shows up clearly in the neuron graphs as distinct, disconnected subgraphs\"); the paper counts none, how they are "
-    "counted here is written in docs/protocol.md. Core token: one that never activates and that all paths of a sub-graph "
-    "pass. More examples and finer paths make more sub-graphs, so only units fitted alike, with one method and as many "
-    "examples, compare, and a unit that fires on many tokens has many without being a riddle."
+    'shows up clearly in the neuron graphs as distinct, disconnected subgraphs"); the paper counts none, how they are '
+    "counted here is written in docs/protocol.md. Core token: one that never activates and that all paths of a "
+    "sub-graph pass. More examples and finer paths make more sub-graphs, so only units fitted alike, with one method "
+    "and as many examples, compare; and a unit that fires on many tokens has many without being a riddle."
 )
 ABSENT = "–"
 """Stands where a value is undefined; never a zero."""
@@ -182,8 +182,8 @@ def conventions(result: ComparisonResult) -> list[str]:
         "Quiet F1 is the F1 of non-firing tokens. Nearly all tokens are quiet, so it is near 1 for almost any "
         "explanation.",
         "The token table holds one value a token; the back-off table the longest context seen, with smoothed "
-        "shares. Both are fitted on the unit's strongest windows of the fit text, its exemplars; the one over the whole "
-        "fit text on all text that the exemplars were chosen from.",
+        "shares. Both are fitted on the unit's strongest windows of the fit text, its exemplars; the one over the "
+        "whole fit text on all text that the exemplars were chosen from.",
         "AUPRC: area under the precision-recall curve of the predicted activations; chance is the share of tokens "
         "that fire. Correlation: Pearson's r of predicted and actual activation, undefined where nothing is "
         "predicted. Micro F1: F1 of all units' counts added up, in which units that fire often weigh more.",

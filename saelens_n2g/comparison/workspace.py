@@ -17,6 +17,7 @@ import torch
 from saelens_n2g.activations import ActivationStore, harvest
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.scores import TextScores
+from saelens_n2g.comparison.vocabulary import Vocabulary
 from saelens_n2g.corpus import Windows, load_documents, split_documents, tokenise
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.evidence import FitText
@@ -121,6 +122,11 @@ class Workspace:
         return Neighbours(self.subject.embeddings().numpy(), exclude=self.subject.tokenizer.all_special_ids)
 
     @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The subject on every token by itself, for methods that read that."""
+        return Vocabulary(self.subject)
+
+    @cached_property
     def fit_tokens(self) -> np.ndarray:
         """Bool per scored token: whether its document is one of the fit documents."""
         fit = np.zeros(len(self.windows), dtype=bool)
@@ -210,7 +216,7 @@ class Workspace:
 
     def discard_activations(self) -> None:
         """Remove the harvested activations, by far the largest thing in the folder, once nothing needs them."""
-        for name in ("store", "stream", "neurons"):
+        for name in ("store", "stream", "neurons", "vocabulary"):
             self.__dict__.pop(name, None)
         if (self.folder / "activations").exists():
             shutil.rmtree(self.folder / "activations")

@@ -1,7 +1,7 @@
 """MaskedLanguageModel: substitutes proposed by BERT, as in the paper, or by any other fill-mask model.
 
     augmenter = MaskedLanguageModel.load("bert-base-uncased", subject)      # hub name or local folder
-    augmenter = augmenter_for("auto", subject, report=print)                # BERT if it is at hand, else the subject
+    augmenter = augmenter_for("auto", subject, report=print)                # BERT if it is at hand
 
 Foote et al. 2023, section 3, "Augment". The helper model reads text and thinks in words, the subject in its own
 tokens: the word around a masked token is found by character offsets in the token strings, masked as a whole, and
@@ -278,7 +278,7 @@ def augmenter_for(
     """The augmenter called `name`, which its own `name` describes for the provenance.
 
     `none`: None. `subject`: the subject's own infilling. `spellings`: the token in another case or spacing. `auto`:
-    BERT as in the paper if it loads without network, else the subject's infilling, and `report` is told in one line
+    BERT as in the paper if it loads without network, else `spellings+subject`, and `report` is told in one line
     which and why. `A+B`: both, one after the other. Anything else: a fill-mask model on the hub or in a folder.
     Raises `InputError` if that cannot be loaded.
     """
@@ -297,8 +297,8 @@ def augmenter_for(
         augmenter = MaskedLanguageModel.load(BERT, subject, device=device, local_only=True)
     except InputError as error:
         reason = error.found.split(". ")[0].split(" to load")[0]
-        report(f"augmenter: the subject's own infilling, since {BERT} is not on this machine ({reason})")
-        return SubjectInfill(subject)
+        report(f"augmenter: spellings and the subject's own infilling, since {BERT} is not on this machine ({reason})")
+        return Several([Spellings(subject), SubjectInfill(subject)])
     report(f"augmenter: {augmenter.name}, as in the paper")
     return augmenter
 
