@@ -14,8 +14,8 @@ tokens of the ten held-out windows, `corpus` all windows but the fitted ones, BO
 and F1, then the unweighted mean over neurons; F1 is 0 where nothing is predicted, precision is left out there. (The
 file's held-out precision of the original is 1 there.) Neurons that cannot be fitted count with F1 0.
 
-Evidence: `contexts`, the ten windows; `rows`, 1,024 of the windows, scored on the others; `extract`, these and what
-else the embedded Wikipedia extract holds, without any stretch of text that occurs in a window. Activations on them are
+Evidence: `contexts`, the ten windows; `rows`, 1,024 of the windows, scored on the others; `extract`, these and all
+other windows of the Wikipedia extract (`pip install smart_open`, which gensim's cleaner needs). Activations on them are
 given, as from a store; the pass that yields them serves all neurons and is not counted. CPU seconds and tokens are
 those of the fits alone, on `--threads` threads; the neurons of a layer are fitted together. What `refined` asks once of
 the whole vocabulary serves all neurons of a layer and is shown apart (`shared`). The original's figures include its
@@ -35,10 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from n2g_show import TEXTS, show, show_growth
 from n2g_text import fit_text, harvest, protocol_rows, rest_of_extract
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.comparison.explain import mask_id
@@ -59,7 +58,6 @@ from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
 Neuron = dict[str, Any]
-TEXTS = ("held_out", "corpus")
 
 
 @dataclass
@@ -260,52 +258,6 @@ def rivals(task: Task) -> dict[str, Any]:
         for name, table in (("token table", TokenTable), ("back-off table", BackoffTable)):
             by_table[name].append(score(task, neuron, table.from_counted(counted, fires)))
     return {name: by_layer(neurons, found) for name, found in by_table.items()}
-
-
-def show(found: dict[str, Any], n: int, console: Console) -> None:
-    """Two tables: all neurons, and F1 by layer."""
-    table = Table(
-        title=f"{n} neurons: means", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    columns = ("cpu_seconds", 3), ("model_tokens", 0), ("forward_calls", 2), ("infill_tokens", 0), ("shared_tokens", 0)
-    heads = ("CPU s", "tokens", "calls", "infill tokens", "shared tokens", "shared CPU s", "nodes")
-    for column in ("", "held out P/R/F1", "corpus P/R/F1", *heads):
-        table.add_column(column, justify="left" if not column else "right")
-    for system, row in found.items():
-        cells = ["/".join(_number(x) for x in row[text]) if text in row else "" for text in TEXTS]
-        paid = [_number(row.get(k), d) for k, d in (*columns, ("shared_cpu_seconds", 2), ("nodes", 0))]
-        table.add_row(system, *cells, *paid)
-    console.print(table)
-    layers = list(next(iter(found.values()))["by_layer"])
-    table = Table(
-        title="F1 by layer: held out/corpus",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for column in ("", *layers):
-        table.add_column(column, justify="left" if not column else "right")
-    for system, row in found.items():
-        by = row["by_layer"]
-        table.add_row(system, *("/".join(_number(by[k][t][2]) for t in TEXTS if t in by[k]) for k in layers))
-    console.print(table)
-
-
-def show_growth(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Cost by layer, neurons and windows."""
-    table = Table(title="Cost a neuron", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("method", "layer", "neurons", "windows", "CPU s", "tokens", "calls"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows:
-        where = [str(row[key]) for key in ("method", "layer", "neurons", "windows")]
-        paid = [_number(row[k], d) for k, d in (("cpu_seconds", 3), ("model_tokens", 0), ("forward_calls", 2))]
-        table.add_row(*where, *paid)
-    console.print(table)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def sentence_ends(subject: Subject) -> Callable[[int], bool]:

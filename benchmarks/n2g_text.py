@@ -1,19 +1,22 @@
 """Fit texts for `benchmarks/n2g.py`: the rows of the data's protocol, and what else the Wikipedia extract holds."""
 
-from collections.abc import Callable, Mapping, Sequence
+import bz2
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from saelens_n2g.corpus import load_documents
+from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.evidence import FitText
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
-SHINGLE = 20
-"""Letters and digits in a row by which text is recognised, whatever stands between them."""
-LEAST_CHARACTERS, LEAST_TOKENS, LEAST_DOCUMENT = 150, 32, 2000
-"""Shorter stretches, windows and documents are passed over."""
+LEAST_DOCUMENT = 2000
+"""Characters; the windows of the data were cut from longer documents alone."""
 
 
 def protocol_rows(windows: np.ndarray) -> np.ndarray:
@@ -30,40 +33,35 @@ def fit_text(rows: np.ndarray) -> FitText:
 
 
 def rest_of_extract(subject: Subject, windows: np.ndarray) -> np.ndarray:
-    """Windows of the embedded extract without any stretch of text that occurs in `windows`; -1 fills short ones up."""
-    known: set[str] = set()
-    for row in windows.tolist():
-        letters, _ = _letters("".join(subject.string(token) for token in row[1:]))
-        known |= {letters[i : i + SHINGLE] for i in range(len(letters) - SHINGLE + 1)}
-    width = windows.shape[1] - 1
-    out: list[list[int]] = []
-    for document in load_documents("embedded"):
-        if len(document.text) <= LEAST_DOCUMENT:
-            continue
-        for stretch in _unknown(document.text, known):
-            ids = subject.encode(stretch)
-            cut = [ids[k : k + width] for k in range(0, len(ids), width)]
-            out += [[int(windows[0, 0]), *w, *[-1] * (width - len(w))] for w in cut if len(w) >= LEAST_TOKENS]
-    return np.array(out, dtype=np.int64)
+    """All other windows of the Wikipedia extract that the data's windows are of, cleaned and cut as they were.
+
+    Raises `InputError` without gensim's cleaner, and where a window of the data is not found again: then the text or
+    the tokenizer is another, and stretches of the scored windows could be among the rest.
+    """
+    width, known = windows.shape[1] - 1, set(map(tuple, windows[:, 1:].tolist()))
+    found: list[tuple[int, ...]] = []
+    for text in _documents():
+        if len(text) > LEAST_DOCUMENT:
+            ids = subject.encode(text)
+            found += [tuple(ids[k : k + width]) for k in range(0, len(ids) - width + 1, width)]
+    if missing := known - set(found):
+        raise InputError("the extract", f"{len(known)} windows of the data in it", f"{len(known) - len(missing)}")
+    rest = [window for window in found if window not in known]
+    return np.array([[int(windows[0, 0]), *window] for window in rest], dtype=np.int64)
 
 
-def _letters(text: str) -> tuple[str, list[int]]:
-    """Letters and digits in lower case, and where each stands in the text."""
-    places = [i for i, character in enumerate(text) if character.isalnum()]
-    return "".join(text[i].lower()[0] for i in places), places
-
-
-def _unknown(text: str, known: set[str]) -> list[str]:
-    """The stretches of a text that no known shingle covers."""
-    letters, places = _letters(text)
-    covered = np.zeros(len(text) + 2, dtype=np.bool_)
-    covered[[0, -1]] = True
-    for i in range(len(letters) - SHINGLE + 1):
-        if letters[i : i + SHINGLE] in known:
-            covered[places[i] + 1 : places[i + SHINGLE - 1] + 2] = True
-    edges = np.flatnonzero(np.diff(covered.astype(np.int8)))
-    bounds = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [text[a:b] for a, b in bounds if b - a >= LEAST_CHARACTERS]
+def _documents() -> Iterator[str]:
+    """Pages of the extract in gensim's wheel, without markup, headings and runs of empty lines."""
+    try:
+        from gensim.corpora.wikicorpus import filter_wiki
+    except ImportError as error:
+        raise InputError("evidence extract", "gensim's cleaner: pip install smart_open", str(error)) from error
+    folder = Path(str(files("gensim"))) / "test" / "test_data"
+    with bz2.open(next(folder.glob("enwiki-*-shortened.bz2"))) as stream:
+        for _, element in ET.iterparse(stream):
+            if element.tag.endswith("}text"):
+                text = re.sub(r"'{2,}", "", filter_wiki(element.text or ""))
+                yield re.sub(r"\n{3,}", "\n\n", re.sub(r"={2,}[^=\n]+={2,}", "", text))
 
 
 def harvest(

@@ -369,6 +369,12 @@ def test_text_reads_forwards_strongest_first():
     assert Graph("unit", 1.0).to_text() == "(never fires)"
 
 
+def test_a_text_has_no_characters_that_a_terminal_obeys():
+    strings = {1: "\x1b[2Ja", 2: "\u202eb\r\t", 3: "\xa0 \u2028é�"}
+    graph = graph_of([((1, 2, 3), 0.5)], token_strings=strings)
+    assert graph.to_text() == "\\xa0 \\u2028é�\\u202eb\\r\\t[\\x1b[2Ja]  0.50  (n=1)"
+
+
 def test_a_path_as_long_as_a_window_is_no_problem():
     tokens = list(range(3000))
     graph = Graph("long", 1.0)

@@ -34,7 +34,11 @@ CONFIGS = {
     "RunConfig": "comparison/config.py",
     "UnitRule": "comparison/units.py",
     "TrainingConfig": "training/config.py",
+    "LayersConfig": "comparison/layers.py",
     "PaperOptions": "graphs/paper.py",
+    "SuffixOptions": "graphs/suffix.py",
+    "RefinedOptions": "graphs/refined.py",
+    "Weights": "graphs/weighing.py",
     "TableConfig": "explanations/tables.py",
 }
 NAMES_SAY_IT = {"seed", "training", "rule", "paper", "subject", "text"}

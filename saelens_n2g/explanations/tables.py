@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 
 from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.graphs.labels import one_line
 
 FORMAT, VERSION = "saelens-n2g/table", 1
 COLUMNS = ("parent", "token", "n", "fired")
@@ -323,7 +324,7 @@ class BackoffTable:
 
     def _line(self, rule: "Rule") -> str:
         *before, current = (self.token_strings.get(token, f"<{token}>") for token in rule.context)
-        return f"{''.join(before)}[{current}]  {rule.share:.2f}  ({rule.fired} of {rule.n})".replace("\n", "\\n")
+        return one_line(f"{''.join(before)}[{current}]  {rule.share:.2f}  ({rule.fired} of {rule.n})")
 
     def to_dict(self) -> dict[str, Any]:
         """The table as JSON values (format `saelens-n2g/table`, version 1)."""

@@ -23,6 +23,7 @@ from saelens_n2g.errors import ArtefactError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.elements import IGNORE as IGNORE
 from saelens_n2g.graphs.elements import START
+from saelens_n2g.graphs.labels import one_line
 
 if TYPE_CHECKING:
     import networkx
@@ -261,7 +262,7 @@ class Graph:
                 counts = f"n={node.end.support}" + (f" of {node.end.seen}" if node.end.seen else "")
                 line = f"{before}[{self.string(path[0])}]  {node.end.activation:.2f}  ({counts})"
                 weight = node.end.activation * node.end.support
-                lines.append((-weight, -node.end.activation, line.replace("\n", "\\n")))
+                lines.append((-weight, -node.end.activation, one_line(line)))
         shown = [line for _, _, line in sorted(lines)[:LINES]]
         if len(lines) > LINES:
             shown.append(f"... and {len(lines) - LINES} more paths")

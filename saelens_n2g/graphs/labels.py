@@ -35,6 +35,13 @@ def _mark(char: str) -> str:
     return char
 
 
+def one_line(text: str) -> str:
+    """A text for terminals and files of lines: newlines and tabs as in Python, other characters without a shape as
+    escapes, spaces as they are."""
+    named = {" ": " ", "\n": "\\n", "\t": "\\t"}
+    return "".join(char if char.isprintable() else named.get(char) or _mark(char) for char in text)
+
+
 def text_width(text: str, size: float) -> float:
     """A safe guess of a text's width in px at font size `size`: not less than in DejaVu Sans, a wide typeface."""
     return size * sum(_em(char) for char in text)

@@ -1,38 +1,84 @@
 """Simplify: the same answers from fewer nodes."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.elements import IGNORE, START
-from saelens_n2g.graphs.graph import End, Graph, Node
+from saelens_n2g.graphs.graph import End, Graph, Match, Node
+
+Path = tuple[int, ...]
 
 _ANY = 1 << 40
 """A token that no vocabulary has: what a wildcard must match when a path is read as a text."""
 
 
 def drop_covered(graph: Graph) -> None:
-    """Take out every end where the other paths would give the same answer: a gap makes the single distances needless.
+    """Take out every end that other paths make needless: with a gap, most of the single distances.
 
-    A path is read as a text of its own, with a token that no other path names in place of each wildcard; if what
-    matches there without it fires (or stays quiet) alike, the path says nothing new. Paths with a gap or a start of
-    text stay. The most exact ones go first.
+    A path of tokens and wildcards is read as a text of its own, with a token that no path names for each wildcard. What
+    matches there without it matches wherever the path does. If that fires (or stays quiet) alike, and no path with the
+    other answer can come between the two, the path says nothing new. Paths with a gap or a start of text stay. The most
+    exact ones go first.
     """
-    ends: list[tuple[tuple[int, ...], Node]] = []
-    path: list[int] = []
-    for node, depth, _ in graph.walk():
-        path[depth:] = [node.token]
-        if node.end is not None and not any(e == START or elements.is_gap(e) or elements.is_class(e) for e in path):
-            ends.append((tuple(path), node))
-    for elements_of, node in sorted(ends, key=lambda item: (item[0].count(IGNORE), len(item[0]), item[0])):
-        assert node.end is not None
-        end, fires = node.end, node.end.activation >= 0.5
-        # A token in front keeps a path that is tied to the start of a text from matching.
-        text = [_ANY, *(_ANY if element == IGNORE else element for element in reversed(elements_of))]
-        node.end = None
-        others = graph.matches(text, len(text) - 1)
-        if bool(others and others[-1].activation >= 0.5) != fires:
-            node.end = end
+    for root in graph.roots.values():
+        ends = list(_ends(root))
+        if any(_is_loose(path) for path, _ in ends):
+            _drop_covered(graph, ends)
     _drop_dead(graph.roots)
+
+
+def _ends(root: Node) -> Iterator[tuple[Path, Node]]:
+    stack: list[tuple[Path, Node]] = [((root.token,), root)]
+    while stack:
+        path, node = stack.pop()
+        if node.end is not None:
+            yield path, node
+        stack.extend(((*path, element), child) for element, child in node.children.items())
+
+
+def _is_loose(path: Path) -> bool:
+    return any(element == IGNORE or elements.is_gap(element) for element in path)
+
+
+def _drop_covered(graph: Graph, ends: list[tuple[Path, Node]]) -> None:
+    """The same for the ends below one root."""
+    plain = [item for item in ends if all(element >= IGNORE for element in item[0])]
+    for path, node in sorted(plain, key=lambda item: (item[0].count(IGNORE), len(item[0]), item[0])):
+        end = node.end
+        assert end is not None
+        text = [_ANY, *(_ANY if element == IGNORE else element for element in reversed(path))]
+        node.end = None
+        others = [match for match in graph.matches(text, len(text) - 1) if match.path[-1] != START]
+        if not others or _fires(others[-1]) != _fires(end) or _between(path, end, others[-1], ends):
+            node.end = end
+
+
+def _fires(end: End | Match) -> bool:
+    return end.activation >= 0.5
+
+
+def _between(path: Path, end: End, instead: Match, ends: list[tuple[Path, Node]]) -> bool:
+    """Whether in some text a path with the other answer counts before `instead`, but not before `path`."""
+    highest = Match(len(path), end.activation, path).rank
+    for other, node in ends:
+        if node.end is None or _fires(node.end) == _fires(end) or not _together(path, other):
+            continue
+        least = sum(not elements.is_gap(element) and element != START for element in other)
+        most = least + sum(elements.gap_width(element) for element in other if elements.is_gap(element))
+        ranks = (Match(n, node.end.activation, other).rank for n in range(least, most + 1))
+        if any(instead.rank < rank < highest for rank in ranks):
+            return True
+    return False
+
+
+def _together(one: Path, other: Path) -> bool:
+    """Whether both can match at one place; when in doubt they can."""
+    for a, b in zip(one, other, strict=False):
+        if elements.is_gap(a) or elements.is_gap(b):
+            return True
+        if a != b and a != IGNORE and b != IGNORE:
+            return False
+    return True
 
 
 def _drop_dead(level: dict[int, Node]) -> None:
@@ -44,12 +90,25 @@ def _drop_dead(level: dict[int, Node]) -> None:
 
 
 def merge_classes(graph: Graph, roots: Collection[int]) -> None:
-    """Make one class of sibling tokens that lead no further and say the same; of activating tokens only of `roots`."""
-    for node, _, _ in list(graph.walk()):
-        node.children = _merged(graph, node.children.values())
+    """Make one class of sibling tokens that lead no further and say the same; of activating tokens only of `roots`.
+
+    Not below activating tokens with wildcards or gaps: a class counts after an exact token (`Match.rank`), and among
+    paths that overlap, that could change the answer.
+    """
+    for root in graph.roots.values():
+        if not any(_is_loose(path) for path, _ in _ends(root)):
+            _merge_below(graph, root)
     chosen = [node for token, node in sorted(graph.roots.items()) if token in roots]
     others = {token: node for token, node in graph.roots.items() if token not in roots}
     graph.roots = dict(sorted({**others, **_merged(graph, chosen)}.items()))
+
+
+def _merge_below(graph: Graph, root: Node) -> None:
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        node.children = _merged(graph, node.children.values())
+        stack.extend(node.children.values())
 
 
 def _merged(graph: Graph, siblings: Iterable[Node]) -> dict[int, Node]:

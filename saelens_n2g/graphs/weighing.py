@@ -193,21 +193,28 @@ class Weighing:
     def graph(self, unit: str, max_activation: float) -> Graph:
         """The candidates at which the answer changes, as a graph; quiet ones predict what the unit does there.
 
-        Then simplified (`graphs.simplify`): tokens that say the same in the same place become one class, among
-        activating tokens those that the fit text does not have.
+        Then simplified (`graphs.simplify`) to the same answers: tokens that say the same in the same place become one
+        class, among activating tokens those that the fit text does not have.
         """
+        graph = self.kept(unit, max_activation)
+        drop_covered(graph)
+        merge_classes(graph, {token for token, candidate in self.roots.items() if candidate.n == 0})
+        return graph
+
+    def kept(self, unit: str, max_activation: float) -> Graph:
+        """The same before it is simplified. A pattern is kept if it answers unlike the pattern that it extends."""
         graph = Graph(unit, max_activation)
         for token, candidate in sorted(self.roots.items()):
             if (node := self._kept(token, candidate, False)) is not None:
                 graph.roots[token] = node
-        drop_covered(graph)
-        merge_classes(graph, {token for token, candidate in self.roots.items() if candidate.n == 0})
         return graph
 
     def _kept(self, element: int, candidate: Candidate, says: bool) -> Node | None:
         fires = candidate.share >= self.weights.decision
         node = Node(element, 1.0 if fires else candidate.share)
-        if fires != says:
+        if element == IGNORE or elements.is_gap(element):
+            fires = says  # what matches anything says nothing by itself: it only leads on
+        elif fires != says:
             node.end = _end(candidate, fires)
         for key, child in sorted(candidate.children.items()):
             if (kept := self._kept(key, child, fires)) is not None:
