@@ -1,7 +1,6 @@
 """Weighing and simplifying: what is left of the candidates answers as what is left out would have."""
 
 import numpy as np
-import pytest
 from fakes import A, B, C
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,11 +8,18 @@ from hypothesis import strategies as st
 from saelens_n2g.graphs.elements import IGNORE, START, gap, is_gap
 from saelens_n2g.graphs.evidence import FitText
 from saelens_n2g.graphs.graph import End, Graph, Node
-from saelens_n2g.graphs.weighing import SURE, Candidate, Weighing, Weights
+from saelens_n2g.graphs.weighing import Candidate, Weighing, Weights
 
 TOKENS = (A, B, C)
 EXACT = [(A,), (A, B), (A, START), (A, C), (B, A), (A, B, C), (A, B, C, A), (A, B, START)]
-LOOSE = [(A, IGNORE, B), (A, gap(2), B), (A, gap(2), START), (B, IGNORE, IGNORE, C), (A, IGNORE, START), (A, B, gap(3), C)]
+LOOSE = [
+    (A, IGNORE, B),
+    (A, gap(2), B),
+    (A, gap(2), START),
+    (B, IGNORE, IGNORE, C),
+    (A, IGNORE, START),
+    (A, B, gap(3), C),
+]
 ROWS = st.lists(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=7), min_size=1, max_size=6)
 SEEDS = st.integers(0, 2**32 - 1)
 
