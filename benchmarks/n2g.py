@@ -58,6 +58,7 @@ from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
 Neuron = dict[str, Any]
+METHODS = ("paper", "suffix", "refined")
 
 
 @dataclass
@@ -315,11 +316,16 @@ def growth(task: Task, methods: Sequence[str], counted: Counted) -> list[dict[st
 
 def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Fit and score all neurons with every method; the figures as JSON values."""
-    task, counted = prepare(arguments, console)
-    if arguments.growth and task.text is not None:
+    contexts = arguments.evidence == "contexts"
+    if arguments.growth and not contexts:
         raise InputError("option --growth", "--evidence contexts", arguments.evidence)
+    usable = [name for name in METHODS if contexts or "text" in find_method(name).reads]
+    methods = arguments.methods or usable
+    if blind := [name for name in methods if name not in usable]:
+        raise InputError("option --methods", f"of those that read a text ({', '.join(usable)})", ", ".join(blind))
+    task, counted = prepare(arguments, console)
     systems = {}
-    for name in arguments.methods:
+    for name in methods:
         console.print(f"method {name}", style="dim")
         systems[name] = run_method(task, name, counted)
     return {
@@ -331,7 +337,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "threads": arguments.threads,
         "neurons": len(task.neurons),
         "means": {**systems, **rivals(task)},
-        "growth": growth(task, arguments.methods, counted) if arguments.growth else [],
+        "growth": growth(task, methods, counted) if arguments.growth else [],
     }
 
 
@@ -342,7 +348,7 @@ def main() -> int:
     parser.add_argument("--model", default="embedded", help="the model that the neurons are of")
     parser.add_argument("--bos", default="0", help="id that stands before every text; the windows have 0")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--methods", nargs="+", default=["paper", "suffix", "refined"])
+    parser.add_argument("--methods", nargs="+", help="default: those that can use the evidence")
     parser.add_argument("--evidence", default="contexts", choices=["contexts", "rows", "extract"])
     parser.add_argument("--growth", action="store_true", help="also cost by neurons, windows and layer")
     parser.add_argument(
