@@ -1,6 +1,7 @@
 """The method `refined`: planted patterns come back as they were planted, and weighing is what it says."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,9 +47,10 @@ LETTERS = (A, B, C, D, E, G, H, *FILLERS[:6])
 SPECIAL = (BOS, PAD, MASK)
 
 
-def near(token: int, n: int) -> list[int]:
+def near(tokens: Sequence[int], n: int) -> list[list[int]]:
     """Every other token is a neighbour: nothing is kept from being tried."""
-    return [other for other in range(len(VOCABULARY)) if other != token and other not in SPECIAL][:n]
+    ordinary = [token for token in range(len(VOCABULARY)) if token not in SPECIAL]
+    return [[other for other in ordinary if other != token][:n] for token in tokens]
 
 
 def rows_of(seed: int, n: int = 120, width: int = 14) -> np.ndarray:
@@ -321,9 +323,27 @@ def test_neighbours_are_the_nearest_by_cosine():
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     for token in (0, 4, 20, 33):
         order = sorted((t for t in range(50) if t not in (4, 5, token)), key=lambda t: -(centred @ centred[token])[t])
-        assert sorted(found(token, 10)) == sorted(order[:10])
-        assert found(token, 1)[0] == order[0]
-        assert len(found(token, 100)) == (48 if token == 4 else 47)
+        assert sorted(found([token], 10)[0]) == sorted(order[:10])
+        assert found([token], 1)[0] == (order[0],)
+        assert len(found([token], 100)[0]) == (48 if token == 4 else 47)
+    assert found([20], 0) == [()]
+
+
+def test_neighbours_do_not_depend_on_who_is_looked_up_with_them():
+    vectors = np.random.default_rng(1).normal(size=(300, 24)).astype(np.float32)
+    vectors[100:200] = vectors[:100]  # many exactly equal
+    every = Neighbours(vectors)(range(300), 12)
+    assert [Neighbours(vectors)([token], 12)[0] for token in range(300)] == every
+    assert every[3][0] == 103
+
+
+def test_a_text_knows_how_often_its_tokens_stand_there_and_their_largest_value():
+    text = FitText(np.array([[5, 7, 5], [7, 9, 0]]), np.array([[True] * 3, [True, True, False]]))
+    values = text.spread(np.array([[0.1, 0.2, 0.4], [0.3, 0.0, 0.9]]), 0.0)
+    values[text.flat == EDGE] = 0.0
+    tokens, counts, largest = text.summarised(values)
+    found = {t: (c, v) for t, c, v in zip(tokens.tolist(), counts.tolist(), largest.tolist(), strict=True)}
+    assert found == {EDGE: (3, 0.0), 5: (2, 0.4), 7: (2, 0.3), 9: (1, 0.0)}
 
 
 def test_alone_is_the_activation_right_behind_the_bos():

@@ -51,6 +51,18 @@ class FitText:
         low, high = np.searchsorted(self._sorted, (token, token + 1))
         return np.asarray(self._order[low:high])
 
+    def summarised(
+        self, values: Float[np.ndarray, "place"]
+    ) -> tuple[Int64[np.ndarray, "token"], Int64[np.ndarray, "token"], Float[np.ndarray, "token"]]:
+        """Each token of the text (`EDGE` included), how often it stands there, and its largest value."""
+        starts = self._starts
+        tokens, counts = self._sorted[starts], np.diff(starts, append=len(self._sorted))
+        return tokens, counts, np.maximum.reduceat(values[self._order], starts)
+
+    @cached_property
+    def _starts(self) -> Int64[np.ndarray, "token"]:
+        return np.flatnonzero(np.diff(self._sorted, prepend=self._sorted[0] - 1))
+
     @classmethod
     def of_exemplars(cls, exemplars: Sequence[Exemplar]) -> "tuple[FitText, Float[np.ndarray, 'row pos']]":
         """The exemplars' windows as a text, and the unit's activations on it."""

@@ -60,8 +60,8 @@ class FitContext:
     """Text of a token, for graphs that are read without a tokenizer."""
     provenance: dict[str, Any]
     """Subject, basis, corpus, augmenter, seed: goes into every graph."""
-    neighbours: Callable[[int, int], Sequence[int]] | None = None
-    """The n tokens nearest to a token (`vocabulary.Neighbours`), for methods that try others in its place."""
+    neighbours: Callable[[Sequence[int], int], Sequence[Sequence[int]]] | None = None
+    """For each of some tokens the n nearest (`vocabulary.Neighbours`), for methods that try others in its place."""
 
 
 def fit_paper(

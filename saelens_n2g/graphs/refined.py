@@ -16,6 +16,7 @@ What each step is worth is measured in docs/lab-notes.md.
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -266,17 +267,22 @@ class _Search:
         if near is None:
             return
         ranked: dict[Path, int] = {}
+        tokens = sorted({token for pattern in patterns for token in pattern if token >= 0})
+        nearest = dict(zip(tokens, near(tokens, self.options.neighbours), strict=True))
         for pattern in patterns:
             for k, token in enumerate(pattern):
-                for rank, other in enumerate(near(token, self.options.neighbours) if token >= 0 else ()):
+                for rank, other in enumerate(nearest.get(token, ())):
                     path = (*pattern[:k], other, *pattern[k + 1 :])
-                    if path not in self._asked and not (k == 0 and self._is_silent(other)):
+                    if path not in self._asked and not (k == 0 and other in self._silent):
                         ranked[path] = min(rank, ranked.get(path, rank))
         yield from sorted(ranked, key=lambda path: (ranked[path], len(path), path))[: self.options.proposals]
 
-    def _is_silent(self, token: int) -> bool:
-        places = self.text.places(token)
-        return len(places) >= self.options.silent and float(self.weighing.values[places].max()) < self.options.glance
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        """Tokens that the fit text has often enough to know that they never come near to firing."""
+        tokens, counts, largest = self.text.summarised(self.weighing.values)
+        silent = (counts >= self.options.silent) & (largest < self.options.glance)
+        return frozenset(tokens[silent].tolist())
 
     def listen(self, alone: Float[np.ndarray, "vocab"]) -> None:
         """Believe what single tokens do without context, if that predicts the fit text well."""

@@ -27,7 +27,7 @@ class Neighbours:
     """The tokens nearest to a token: largest cosine between input embeddings, their common mean taken off.
 
     nearest = Neighbours(subject.embeddings(), exclude=special_ids)
-    nearest(token, 40)
+    nearest([token, other], 40)
     """
 
     def __init__(self, embeddings: Float[np.ndarray, "vocab d"], *, exclude: Collection[int] = ()) -> None:
@@ -37,20 +37,34 @@ class Neighbours:
         self._never = np.array(sorted(exclude), dtype=np.int64)
         self._known: dict[tuple[int, int], tuple[int, ...]] = {}
 
-    def __call__(self, token: int, n: int) -> tuple[int, ...]:
-        """At most `n` tokens, nearest first, equal ones in order of their ids, without `token` itself."""
-        if (token, n) not in self._known:
-            likeness = self._vectors @ self._vectors[token]
-            likeness[self._never] = -np.inf
-            likeness[token] = -np.inf
-            n_found = min(n, int(np.isfinite(likeness).sum()))
-            if n_found == 0:
-                return ()
-            bound = np.partition(likeness, len(likeness) - n_found)[len(likeness) - n_found]
-            found = np.flatnonzero(likeness >= bound)
-            ranked = found[np.argsort(-likeness[found], kind="stable")][:n_found]
-            self._known[token, n] = tuple(ranked.tolist())
-        return self._known[token, n]
+    def __call__(self, tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
+        """For each token at most `n`, nearest first, equal ones in order of their ids, without the token itself.
+
+        Many at once: one product of matrices costs a fifth of as many products with a vector.
+        """
+        new = sorted({token for token in tokens if (token, n) not in self._known})
+        for start in range(0, len(new), BLOCK):
+            block = new[start : start + BLOCK]
+            likeness = self._vectors[block] @ self._vectors.T
+            likeness[:, self._never] = -np.inf
+            likeness[np.arange(len(block)), block] = -np.inf
+            for token, row in zip(block, likeness, strict=True):
+                self._known[token, n] = self._ranked(token, row, n)
+        return [self._known[token, n] for token in tokens]
+
+    def _ranked(self, token: int, likeness: Float[np.ndarray, "vocab"], n: int) -> tuple[int, ...]:
+        """The best of a row. Ranked by products in double precision, so that they do not depend on the block."""
+        n_found = min(n + SPARE, int(np.isfinite(likeness).sum()))
+        if n_found == 0 or n == 0:
+            return ()
+        bound = np.partition(likeness, len(likeness) - n_found)[len(likeness) - n_found]
+        found = np.flatnonzero(likeness >= bound)
+        exact = np.einsum("nd,d->n", self._vectors[found], self._vectors[token], dtype=np.float64)
+        return tuple(found[np.argsort(-exact, kind="stable")][:n].tolist())
+
+
+BLOCK, SPARE = 64, 8
+"""Tokens looked up together, and neighbours looked at beyond those wanted, which rounding could put before them."""
 
 
 def alone(
