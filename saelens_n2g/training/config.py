@@ -1,6 +1,7 @@
 """TrainingConfig: every choice of one training run, in one place."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from saelens_n2g.errors import InputError
@@ -12,8 +13,15 @@ Precision = Literal["highest", "high", "medium"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a tied dictionary is learnt (Cunningham et al. 2023, section 2). Raises `InputError` on impossible values."""
+    """How a dictionary is learnt. Raises `InputError` on impossible values.
 
+    The defaults are those of the tied dictionary of Cunningham et al. 2023, section 2.
+    """
+
+    architecture: str = "tied"
+    """tied, relu, topk, batchtopk, matryoshka, jumprelu or gated (`saelens_n2g.training.architectures`)."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The architecture's own settings, such as `k`."""
     expansion: float = 4.0
     """R = d_sae / d_in: features per dimension of the activations."""
     alpha: float = 8.6e-4
@@ -26,6 +34,12 @@ class TrainingConfig:
     that its bias correction stays that of the first step and long runs move at about 3.2e-4 of ordinary Adam. They
     see tens of millions of activations; over about one million, 3e-3 reached a lower error at a lower L0 than 1e-3
     and 6e-3 did (residual stream of SmolLM2-135M)."""
+    lr_warmup: int = 0
+    """Activations over which the learning rate rises from 0 in a straight line."""
+    lr_decay: int = 0
+    """Last activations of the run over which the learning rate falls to 0 in a straight line."""
+    alpha_warmup: int = 0
+    """Activations over which alpha rises from 0 in a straight line: fewer features die early."""
     beta1: float = 0.9
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999
@@ -61,7 +75,7 @@ class TrainingConfig:
         for name in ("expansion", "lr", "batch", "samples", "log_every", "dead_window"):
             if not getattr(self, name) > 0:
                 raise InputError(f"training option {name}", "a number above 0", str(getattr(self, name)))
-        for name in ("alpha", "checkpoint_every", "seed"):
+        for name in ("alpha", "checkpoint_every", "seed", "lr_warmup", "lr_decay", "alpha_warmup"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"training option {name}", "a number >= 0", str(getattr(self, name)))
         for name in ("beta1", "beta2"):
@@ -73,6 +87,16 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"training option {name}", f"one of {', '.join(allowed)}", repr(getattr(self, name)))
 
+    def lr_at(self, seen: int) -> float:
+        """Learning rate after `seen` activations."""
+        rising = min(1.0, (seen + self.batch) / self.lr_warmup) if self.lr_warmup else 1.0
+        left = self.steps() * self.batch - seen
+        return self.lr * rising * (min(1.0, left / self.lr_decay) if self.lr_decay else 1.0)
+
+    def alpha_at(self, seen: int) -> float:
+        """Weight of the sparsity term after `seen` activations."""
+        return self.alpha * (min(1.0, seen / self.alpha_warmup) if self.alpha_warmup else 1.0)
+
     def steps(self) -> int:
         """Steps in all."""
         return self.samples // self.batch
@@ -83,7 +107,9 @@ class TrainingConfig:
 
     def identity(self) -> str:
         """Fingerprint of whatever decides the weights after a given step: runs that agree in it may be continued."""
-        apart = ("samples", "device", "log_every", "checkpoint_every", "wandb", "wandb_project")
+        apart = ["device", "log_every", "checkpoint_every", "wandb", "wandb_project"]
+        if not self.lr_decay:
+            apart.append("samples")  # a run may be made longer, unless its last steps are others than the rest
         kept = {k: v for k, v in self.as_json().items() if k not in apart}
         # 4 and 4.0 are one expansion.
         return fingerprint({k: float(v) if isinstance(v, int | float) else v for k, v in kept.items()})

@@ -6,12 +6,12 @@
       wandb/            unless disabled
       sae/              the dictionary: `cfg.json`, weights, firing rates, commit marker
 
-Activations x are centred with their mean and scaled: y = s (x - mean). Because the rows of W have norm 1 and
-relu(s z) = s relu(z), what was learnt on y holds for raw x with the bias divided by s:
+Activations x are centred with their mean and scaled: y = s (x - mean). Because decoder rows have norm 1 and
+relu(s z) = s relu(z), what was learnt on y holds for raw x with biases and thresholds divided by s, for the tied one:
 
     c = relu(W (x - mean) + b / s),  x^ = c W + mean
 
-so the scale never leaves this file, and saved weights always take raw activations.
+so the scale goes no further than `Objective.dictionary`, and saved weights always take raw activations.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,11 +27,12 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
 from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import fingerprint
+from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.logging import METRICS, MetricsFile, Report, WandbRun, report_as_warning, wandb_mode
 from saelens_n2g.training.metrics import Evaluation, FiringCounter, evaluate, log_line
-from saelens_n2g.training.objective import StepMetrics, TiedObjective
+from saelens_n2g.training.objective import Objective, Start, StepMetrics
 from saelens_n2g.training.rows import Rows, ShuffledOrder, Statistics, as_rows, statistics
 
 Progress = Callable[[int, int, Mapping[str, float | int]], None]
@@ -75,16 +76,19 @@ class Training:
         self.d = len(self.data.mean)
         self.scale = (self.d / self.data.mean_square) ** 0.5 if config.normalise else 1.0
         self._mean = self.data.mean.to(config.device, torch.float32)
-        n = config.d_sae(self.d)
-        self.objective = TiedObjective(
-            self.d,
-            n,
+        n, architecture = config.d_sae(self.d), find_architecture(config.architecture)
+        start = Start(
+            d=self.d,
+            n=n,
             alpha=config.alpha,
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             seed=config.seed,
+            dead_after=config.dead_window,
             device=config.device,
+            options=architecture.make_options(config.options),
         )
+        self.objective: Objective = architecture.build(start)
         self.counter = FiringCounter(n, config.dead_window, config.device)
 
     def identity(self) -> str:
@@ -95,6 +99,8 @@ class Training:
     def step(self) -> StepMetrics:
         """Learn from the next batch."""
         x = self.rows.gather(self.order.indices(self.steps_done)).to(self.config.device, torch.float32)
+        seen = self.steps_done * self.config.batch
+        self.objective.lr, self.objective.alpha = self.config.lr_at(seen), self.config.alpha_at(seen)
         metrics = self.objective.step((x - self._mean).mul_(self.scale))
         self.counter.add(metrics.fired, self.config.batch)
         self.steps_done += 1
@@ -102,13 +108,12 @@ class Training:
 
     def line(self, metrics: StepMetrics) -> dict[str, float | int]:
         """The last step as a line of metrics. Raises `InputError` if the loss is no number any more."""
-        config = self.config
-        if not torch.isfinite(metrics.mse + metrics.l1):
+        if not torch.isfinite(metrics.loss):
             raise InputError(
-                f"training at step {self.steps_done}", "a finite loss", f"{metrics.mse.item()} (try a lower lr)"
+                f"training at step {self.steps_done}", "a finite loss", f"{metrics.loss.item()} (try a lower lr)"
             )
-        samples = self.steps_done * config.batch
-        return log_line(metrics, self.counter, d_in=self.d, alpha=config.alpha, lr=config.lr, samples=samples)
+        samples, objective = self.steps_done * self.config.batch, self.objective
+        return log_line(metrics, self.counter, d_in=self.d, alpha=objective.alpha, lr=objective.lr, samples=samples)
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on."""
@@ -123,8 +128,7 @@ class Training:
 
     def dictionary(self) -> Dictionary:
         """What has been learnt so far, for raw activations, on the CPU."""
-        weight = self.objective.unit_rows().cpu().clone()
-        return Dictionary.from_tied(weight, (self.objective.bias / self.scale).cpu(), self._mean.cpu())
+        return self.objective.dictionary(self._mean, self.scale)
 
 
 def train(

@@ -66,12 +66,12 @@ def log_line(
     step: StepMetrics, counter: FiringCounter, *, d_in: int, alpha: float, lr: float, samples: int
 ) -> dict[str, float | int]:
     """One line of metrics. Losses are those of the objective times `d_in`: the error summed over dimensions."""
-    mse, l1 = d_in * step.mse.item(), d_in * alpha * step.l1.item()
+    mse, parts = d_in * step.mse.item(), {name: d_in * part.item() for name, part in step.parts.items()}
     log_rates = torch.log10(counter.rates() + LOG_FLOOR)
     return {
-        "losses/overall_loss": mse + l1,
+        "losses/overall_loss": mse + sum(parts.values()),
         "losses/mse_loss": mse,
-        "losses/l1_loss": l1,
+        **{f"losses/{name}": part for name, part in parts.items()},
         "metrics/explained_variance": 1 - step.mse.item() / step.variance.item(),
         "metrics/l0": step.l0.item(),
         "metrics/mean_log10_feature_sparsity": log_rates.mean().item(),

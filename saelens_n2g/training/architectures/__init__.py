@@ -1,0 +1,1 @@
+"""The architectures of dictionaries that can be trained, one file each (`registry`)."""

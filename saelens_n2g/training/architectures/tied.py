@@ -1,0 +1,142 @@
+"""Tied ReLU + L1: the sparse autoencoder of Cunningham et al. 2023 (section 2), the default.
+
+Parameters are an encoder E (n, d) and a bias b (n,). With unit rows W = E / max(|E|, 1e-8) and a batch y (B, d) of
+centred activations:
+
+    c = relu(y W^T + b)         features (B, n)
+    y^ = c W                    reconstruction, the same matrix again
+    loss = mean over batch and dimensions of (y^ - y)^2  +  alpha * mean over the batch of |c|_1
+
+The gradient is written out, because autograd allocates fresh (B, n) tensors in every step, and on a CPU the page
+faults of those cost more than the arithmetic in between. With G = 2 (y^ - y) / (B d):
+
+    D = (G W^T + alpha / B) where c > 0, else 0
+    db = sum of D over the batch;  dW = c^T G + D^T y;  dE = (dW - (dW . W) W) / |E|, row by row
+
+That is five matrix products, the least a dense tied step needs. Where few features are active, all of them but the
+first need only the active entries (`training.sparse`). `tests/test_training.py` checks both against autograd.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saelens_n2g.bases.formats import Dictionary
+from saelens_n2g.training.architectures.functions import NORM_FLOOR, radial_removed
+from saelens_n2g.training.architectures.registry import register
+from saelens_n2g.training.objective import Start, StepMetrics, adam_state, generator, load_adam_state, variance
+from saelens_n2g.training.sparse import DENSEST, has_kernels, pattern_at
+
+
+def initial_encoder(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
+    """Xavier-uniform start, as in the reference; drawn on the CPU, so equal on every device."""
+    return torch.nn.init.xavier_uniform_(torch.empty(n, d), generator=generator(seed))
+
+
+@register("tied", "Tied ReLU + L1")
+class TiedObjective:
+    """The tied ReLU + L1 autoencoder with its Adam optimiser and its reused buffers (see the module's text).
+
+    Batches may have any size; buffers are made anew when it changes. `densest`: share of active features up to which
+    the sparse way is taken, where there are kernels for it.
+    """
+
+    def __init__(self, start: Start, *, densest: float = DENSEST) -> None:
+        self.alpha, self.densest = start.alpha, densest
+        self.encoder = initial_encoder(start.n, start.d, start.seed).to(start.device, start.dtype)
+        self.bias = torch.zeros(start.n, device=start.device, dtype=start.dtype)
+        self.encoder.grad, self.bias.grad = torch.zeros_like(self.encoder), torch.zeros_like(self.bias)
+        self._adam = torch.optim.Adam([self.encoder, self.bias], lr=start.lr, betas=start.betas, fused=True)
+        self._rows = torch.empty_like(self.encoder)
+        self._norms = self.encoder.new_empty(start.n, 1)
+        self._code, self._error = self.encoder.new_empty(0, start.n), self.encoder.new_empty(0, start.d)
+        self._delta, self._active, self._ones = self._code, self._code, self.encoder.new_empty(0)
+
+    @property
+    def lr(self) -> float:
+        """The optimiser's learning rate."""
+        return float(self._adam.param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._adam.param_groups[0]["lr"] = value
+
+    def unit_rows(self) -> Float[Tensor, "n d"]:
+        """The dictionary W: rows of E divided by their norm. Written into a buffer that the next step reuses."""
+        torch.linalg.vector_norm(self.encoder, dim=1, keepdim=True, out=self._norms).clamp_(min=NORM_FLOOR)
+        return torch.div(self.encoder, self._norms, out=self._rows)
+
+    @torch.no_grad()
+    def gradients(self, y: Float[Tensor, "b d"]) -> StepMetrics:
+        """Leave the loss's exact gradients in `encoder.grad` and `bias.grad`, without an update."""
+        if len(self._code) != len(y):
+            self._code, self._error = self.encoder.new_empty(len(y), len(self.bias)), torch.empty_like(y)
+        w, code = self.unit_rows(), self._code
+        torch.addmm(self.bias, y, w.T, out=code).relu_()
+        limit = self.densest * code.numel() if has_kernels(code.device) else -1
+        if limit >= 0 and (active := torch.count_nonzero(code).item()) <= limit:
+            return self._sparse(y, w, int(active))
+        return self._dense(y, w)
+
+    def _dense(self, y: Float[Tensor, "b d"], w: Float[Tensor, "n d"]) -> StepMetrics:
+        """Gradients by products of whole matrices."""
+        b, code, error = len(y), self._code, self._error
+        if len(self._delta) != b:
+            self._delta, self._active = torch.empty_like(code), torch.empty_like(code)
+            self._ones = code.new_ones(b)
+        # 0 or 1 in the dtype of the code: its column sums are then a matrix-vector product, which is exact up to 2^24
+        # rows and ten times as fast as summing booleans.
+        active = torch.gt(code, 0, out=self._active)
+        torch.mm(code, w, out=error).sub_(y)
+        metrics = self._metrics(y, code.sum(), torch.mv(active.T, self._ones))
+        error.mul_(2 / error.numel())
+        delta = torch.mm(error, w.T, out=self._delta).add_(self.alpha / b).mul_(active)
+        grad, bias_grad = self._grads()
+        torch.sum(delta, 0, out=bias_grad)
+        torch.mm(code.T, error, out=grad).addmm_(delta.T, y)
+        radial_removed(grad, w, self._norms)
+        return metrics
+
+    def _sparse(self, y: Float[Tensor, "b d"], w: Float[Tensor, "n d"], active: int) -> StepMetrics:
+        """The same by the active entries alone."""
+        flat = torch.nonzero_static(self._code.view(-1), size=active).squeeze(1)
+        pattern, error = pattern_at(flat, (len(y), len(self.bias))), self._error
+        values = pattern.values(self._code)
+        pattern.decode(values, w, out=error).sub_(y)
+        metrics = self._metrics(y, values.sum(), pattern.fired().to(y.dtype))
+        error.mul_(2 / error.numel())
+        delta = pattern.at(error, w).add_(self.alpha / len(y))
+        grad, bias_grad = self._grads()
+        bias_grad.copy_(pattern.by_feature(delta))
+        pattern.transposed(delta, y, out=pattern.transposed(values, error, out=grad.zero_()))
+        radial_removed(grad, w, self._norms)
+        return metrics
+
+    def _grads(self) -> tuple[Tensor, Tensor]:
+        assert self.encoder.grad is not None
+        assert self.bias.grad is not None
+        return self.encoder.grad, self.bias.grad
+
+    def _metrics(self, y: Float[Tensor, "b d"], total: Tensor, fired: Float[Tensor, "n"]) -> StepMetrics:
+        """`self._error` is the error before it is scaled."""
+        parts = {"l1_loss": self.alpha * total / len(y)}
+        return StepMetrics(self._error.square().mean(), parts, fired.sum() / len(y), variance(y), fired)
+
+    def step(self, batch: Float[Tensor, "b d"]) -> StepMetrics:
+        """One Adam step on one batch."""
+        metrics = self.gradients(batch)
+        self._adam.step()
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and Adam's moments and step counters."""
+        return adam_state(self._adam, {"encoder": self.encoder, "bias": self.bias})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        load_adam_state(self._adam, {"encoder": self.encoder, "bias": self.bias}, state)
+
+    def dictionary(self, mean: Float[Tensor, "d"], scale: float) -> Dictionary:
+        """See `Objective.dictionary`; the scale goes into the bias, since relu(s z) = s relu(z)."""
+        weight = self.unit_rows().cpu().clone()
+        return Dictionary.from_tied(weight, (self.bias / scale).cpu(), mean.cpu())
