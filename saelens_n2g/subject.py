@@ -241,8 +241,11 @@ class Subject(Tokenizer):
 
         `edit` is called once, with (batch, pos, width) in float32 on the subject's device, padding included; what it
         returns goes on in the model's own dtype. No hook is left behind, not even if `edit` raises. Raises
-        `InputError` for a site that the model lacks or does not pass through, no tokens, or rows that are too long.
+        `InputError` for a site that the model lacks or does not pass through, for `resid_mid`, no tokens, or rows that
+        are too long.
         """
+        if site.kind == "resid_mid":  # its hook is the MLP's own input, beside which the stream goes on unchanged
+            raise InputError(f"site {site} to splice into", "a place where everything passes", "resid_mid")
         if ids.numel() == 0 or ids.shape[1] > self.n_ctx:
             raise InputError("token ids", f"(batch, 1 to {self.n_ctx}) integers", str(tuple(ids.shape)))
         calls: list[Site] = []
