@@ -264,7 +264,7 @@ def frontier(
 def _notes(axes: Any, points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> None:
     """Each point's note at the first of six places beside it that is still free; with none free, at the first."""
     scale = 72 / axes.figure.dpi
-    spots = [tuple(scale * v for v in axes.transData.transform((p.l0, p.fvu))) for p in points]
+    spots = [tuple(scale * float(v) for v in axes.transData.transform((p.l0, p.fvu))) for p in points]
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     for point, (x, y) in zip(points, spots, strict=True):
         width, height = 4.2 * len(point.note), 7.0
