@@ -194,6 +194,20 @@ def test_every_scored_position_is_replaced_and_no_other(bos_id):
         assert torch.equal(before[:, 0], after[:, 0]) == (bos_id == 0)
 
 
+def test_a_mean_from_elsewhere_changes_its_own_ablation_and_the_legacy_variance_alone():
+    text, elsewhere = windows([[0, 3, 5, 7], [0, 4, 2, 6]], [4, 4]), draw(D, seed=20)
+    own, other = (log_values(behaviour(Straight(), tied(10, D), SITE, text, mean=mean)) for mean in (None, elsewhere))
+    # A score is in only one of them where an ablation of the random model happens to do no harm.
+    differ = {name for name in own.keys() & other.keys() if own[name] != pytest.approx(other[name], rel=1e-9)}
+    assert {name for name in differ if "mean_ablation" not in name} == {
+        "reconstruction_quality/explained_variance_legacy"
+    }
+    assert {name for name in differ if "with_mean_ablation" in name} == {
+        "model_performance_preservation/ce_loss_with_mean_ablation",
+        "model_behavior_preservation/kl_div_with_mean_ablation",
+    }
+
+
 def test_scores_are_none_where_the_ablation_does_no_harm():
     found = behaviour(Straight(deaf=True), tied(10, D), SITE, windows([[0, 3, 5, 7]], [4]))
     assert found.ce_loss_with_ablation == found.ce_loss_without_sae

@@ -256,7 +256,11 @@ class _Norms:
 
 
 class ReconstructionSums:
-    """Adds up what `Reconstruction` says. `mean`: about the rows' mean, (d,); the variance is put right at the end."""
+    """Adds up what `Reconstruction` says, rows at a time, in float64.
+
+    mean: (d,), what `explained_variance_legacy` measures distances from. `explained_variance` is about the rows' own
+    mean whatever `mean` is: the difference is taken out at the end.
+    """
 
     def __init__(self, dictionary: Dictionary, mean: Float[Tensor, "d"]) -> None:
         self.dictionary, self.mean = dictionary, mean.double().cpu()
@@ -288,6 +292,7 @@ class ReconstructionSums:
         return rebuilt
 
     def result(self) -> Reconstruction:
+        """The means over all rows taken in, of which there must be some."""
         n, norms = self.rows, {}
         for part, suffix in ((self.raw, ""), (self.centred, "_centred")):
             norms.update(part.values(n, suffix))
