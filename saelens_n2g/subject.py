@@ -12,7 +12,7 @@ without gradients, only up to the deepest layer asked for, and without its unemb
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -229,6 +229,41 @@ class Subject(Tokenizer):
         """Next-token logits in float32, the whole model."""
         with torch.inference_mode():
             out: Tensor = self.bridge.forward(ids.to(self.device), return_type="logits")
+        return out.float()
+
+    def spliced_logits(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        site: Site,
+        edit: Callable[[Float[Tensor, "batch pos width"]], Float[Tensor, "batch pos width"]],
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Next-token logits in float32 of the model with `edit(x)` in place of the activations x at `site`.
+
+        `edit` is called once, with (batch, pos, width) in float32 on the subject's device, padding included; what it
+        returns goes on in the model's own dtype. No hook is left behind, not even if `edit` raises. Raises
+        `InputError` for a site that the model lacks or does not pass through, for `resid_mid`, no tokens, or rows that
+        are too long.
+        """
+        if site.kind == "resid_mid":  # its hook is the MLP's own input, beside which the stream goes on unchanged
+            raise InputError(f"site {site} to splice into", "a place where everything passes", "resid_mid")
+        if ids.numel() == 0 or ids.shape[1] > self.n_ctx:
+            raise InputError("token ids", f"(batch, 1 to {self.n_ctx}) integers", str(tuple(ids.shape)))
+        calls: list[Site] = []
+
+        def splice(value: Tensor, hook: Any) -> Tensor:  # noqa: ARG001  # the name is TransformerLens' contract
+            calls.append(site)
+            edited = edit(value.float())
+            assert edited.shape == value.shape, f"edit turned {tuple(value.shape)} into {tuple(edited.shape)}"
+            return edited.to(value)
+
+        with torch.inference_mode():
+            out: Tensor = self.bridge.run_with_hooks(
+                ids.to(self.device), fwd_hooks=[(self.check(site).hook, splice)], return_type="logits"
+            )
+        if len(calls) != 1:
+            raise InputError(
+                f"site {site} of {self.name}", "a place the model goes through once", f"{len(calls)} times"
+            )
         return out.float()
 
     def describe(self) -> dict[str, Any]:

@@ -223,6 +223,102 @@ class TestActivations:
         assert isinstance(subject, TextModel)
 
 
+def spliced(folder: Path, architecture: str, ids: torch.Tensor, site: Site, edit) -> torch.Tensor:
+    """Logits of plain transformers with `edit` put in by hand."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    blocks = {"gpt2": "transformer.h", "neox": "gpt_neox.layers", "llama": "model.layers"}[architecture]
+    attention = {"gpt2": "attn", "neox": "attention", "llama": "self_attn"}[architecture]
+    down = {"gpt2": "mlp.c_proj", "neox": "mlp.dense_4h_to_h", "llama": "mlp.down_proj"}[architecture]
+    block = model.get_submodule(f"{blocks}.{site.layer}")
+
+    def entering(_, args, kwargs):
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    def leaving(_, __, out):
+        return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
+
+    if site.kind in ("resid_pre", "mlp_post"):
+        place = block if site.kind == "resid_pre" else block.get_submodule(down)
+        place.register_forward_pre_hook(entering, with_kwargs=True)
+    else:
+        place = {"resid_post": block, "attn_out": block.get_submodule(attention), "mlp_out": block.mlp}[site.kind]
+        place.register_forward_hook(leaving)
+    with torch.no_grad():
+        return model(ids, use_cache=False).logits
+
+
+class TestSplicedLogits:
+    """The model with something else in place of its activations, against plain transformers with hooks by hand."""
+
+    @staticmethod
+    def edit(x):
+        """Depends on what it is given, and leaves the first position alone."""
+        out = -1.5 * x + 0.7 * x.roll(1, dims=-1)
+        out[:, 0] = x[:, 0]
+        return out
+
+    def test_every_site_on_every_architecture(self, subject, folders, architecture):
+        plain = subject.logits(IDS)
+        kinds = [kind for kind in get_args(SiteKind) if kind != "resid_mid"]
+        for site in [Site(layer, kind) for layer in (0, LAYERS - 1) for kind in kinds]:
+            found = subject.spliced_logits(IDS, site, self.edit)
+            same(found, spliced(folders / architecture, architecture, IDS, site, self.edit))
+            same(found[:, 0], plain[:, 0])
+            assert (found[:, 1:] - plain[:, 1:]).abs().max() > 0.01, site
+
+    def test_the_edit_gets_the_activations_and_an_idle_one_changes_nothing(self, subject):
+        site, seen = Site(1, "resid_post"), []
+
+        def idle(x):
+            seen.append(x)
+            return x
+
+        assert torch.equal(subject.spliced_logits(IDS, site, idle), subject.logits(IDS))
+        assert len(seen) == 1
+        same(seen[0], subject.activations(IDS, [site])[site])
+
+    def test_no_hook_is_left_behind_whatever_happens(self, subject):
+        site = Site(1, "mlp_out")
+        plain, before = subject.logits(IDS), subject.activations(IDS, [site])[site]
+
+        def broken(_):
+            raise ZeroDivisionError("in the edit")
+
+        for edit, error in ((broken, ZeroDivisionError), (lambda x: x[..., :-1], AssertionError)):
+            with pytest.raises(error):
+                subject.spliced_logits(IDS, site, edit)
+            assert torch.equal(subject.logits(IDS), plain)
+            assert torch.equal(subject.activations(IDS, [site])[site], before)
+        subject.spliced_logits(IDS, site, torch.zeros_like)
+        assert torch.equal(subject.logits(IDS), plain)
+
+    def test_without_gradients_in_float32_whatever_the_models_dtype(self, folders):
+        half = Subject.load(str(folders / "gpt2"), device="cpu", dtype="bfloat16")
+        seen = []
+
+        def idle(x):
+            seen.append((x.dtype, torch.is_grad_enabled()))
+            return x
+
+        found = half.spliced_logits(IDS, Site(1, "resid_pre"), idle)
+        assert seen == [(torch.float32, False)]
+        assert (found.dtype, found.requires_grad) == (torch.float32, False)
+        assert torch.equal(found, half.logits(IDS))
+
+    def test_refusals(self, subjects):
+        with pytest.raises(InputError, match=r"1\.resid_mid to splice into: expected a place where everything passes"):
+            subjects["gpt2"].spliced_logits(IDS, Site(1, "resid_mid"), torch.zeros_like)
+        with pytest.raises(InputError, match=r"layer of site 3\.mlp_post"):
+            subjects["gpt2"].spliced_logits(IDS, Site(LAYERS, "mlp_post"), torch.zeros_like)
+        for shape in ((0, 4), (1, CONTEXT + 1)):
+            with pytest.raises(InputError, match=f"1 to {CONTEXT}"):
+                subjects["gpt2"].spliced_logits(torch.zeros(shape, dtype=torch.long), Site(0, "mlp_post"), torch.neg)
+
+
 class TestRefusals:
     def test_a_site_that_the_architecture_lacks_lists_what_there_is(self, subjects):
         with pytest.raises(InputError, match=r"expected a hook blocks\.1\.hook_resid_mid, found only .*mlp\.hook_post"):

@@ -4,18 +4,24 @@ Names and units are SAELens' (`losses/mse_loss` sums over dimensions), so that r
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary
+from saelens_n2g.errors import InputError
 from saelens_n2g.training.objective import StepMetrics
-from saelens_n2g.training.rows import Rows, chunks
+from saelens_n2g.training.rows import Rows, as_rows, chunks, statistics
 
 LOG_FLOOR = 1e-10
 """Added to firing rates before the logarithm, as SAELens does: a feature that never fires has -10."""
+DENSITY_EDGES = tuple(place / 10 for place in range(-80, 1))
+"""Edges of the bins of `feature_density`, in log10 of the firing rate: the same in every run, so that runs compare."""
+DENSITY = "plots/feature_density_line_chart"
+"""SAELens' name of the histogram of firing rates."""
 TYPICAL = 3.0
 """A row is typical if it lies at most this many times as far from the centre as the median row."""
 
@@ -164,3 +170,208 @@ def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 4096) -> Evaluat
         dead=dictionary.d_sae - alive,
         log10_sparsity=torch.log10(fired / len(rows) + LOG_FLOOR).float().cpu(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """A dictionary's reconstructions x^ beside the activations x, in raw units; means over rows, in float64.
+
+    The names without `_centred` are SAELens'. Those with it are taken about `b_dec`: x - b_dec and x^ - b_dec. Where
+    activations have a large mean, b_dec rebuilds most of x by itself, and raw norms hide how far features shrink.
+    """
+
+    rows: int
+    """Activations looked at."""
+    l2_norm_in: float
+    """Mean |x|."""
+    l2_norm_out: float
+    """Mean |x^|."""
+    l2_ratio: float | None
+    """Mean |x^| / |x| over rows that are not zero; below 1 is shrinkage. None where all are zero."""
+    relative_reconstruction_bias: float | None
+    """gamma = E|x^|^2 / E<x, x^>: the factor by which reconstructions would have to be divided to fit best; below 1 is
+    shrinkage (Rajamanoharan et al. 2024, arXiv 2404.16014, equation 10). None where E<x, x^> is not positive."""
+    l2_norm_in_centred: float
+    """Mean |x - b_dec|."""
+    l2_norm_out_centred: float
+    """Mean |x^ - b_dec|."""
+    l2_ratio_centred: float | None
+    """Mean |x^ - b_dec| / |x - b_dec|, as `l2_ratio`."""
+    relative_reconstruction_bias_centred: float | None
+    """gamma about `b_dec`."""
+    explained_variance: float | None
+    """1 - sum of squared errors / sum of squared distances from the rows' mean: 1 - FVU. None where rows are equal."""
+    explained_variance_legacy: float | None
+    """Mean over rows of 1 - squared error / squared distance from the mean: rows near the mean decide it."""
+    mse: float
+    """Mean squared error, summed over dimensions."""
+    cossim: float
+    """Mean cosine of x and x^; 0 for a row where either is zero."""
+    l0: float
+    """Mean number of features that are not zero."""
+    l1: float
+    """Mean sum of the features' absolute values."""
+
+    def as_json(self) -> dict[str, dict[str, float | int | None]]:
+        """SAELens' groups `shrinkage`, `reconstruction_quality`, `sparsity` and `token_stats`; None is null."""
+        shrinkage = ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias")
+        groups = {
+            "shrinkage": (*shrinkage, *(f"{name}_centred" for name in shrinkage)),
+            "reconstruction_quality": ("explained_variance", "explained_variance_legacy", "mse", "cossim"),
+            "sparsity": ("l0", "l1"),
+        }
+        found = {group: {name: getattr(self, name) for name in names} for group, names in groups.items()}
+        return {**found, "token_stats": {"total_tokens_eval_sparsity_variance": self.rows}}
+
+
+def ratio(above: float, below: float) -> float | None:
+    """`above / below`; None instead of a division by what is not positive."""
+    return above / below if below > 0 else None
+
+
+class _Norms:
+    """Sums about one centre from which the norms and shrinkage follow, in float64."""
+
+    def __init__(self) -> None:
+        self.into = self.out = self.ratio = self.out_square = self.product = 0.0
+        self.nonzero = 0
+
+    def add(self, x: Float[Tensor, "b d"], rebuilt: Float[Tensor, "b d"]) -> None:
+        into, out = x.norm(dim=1), rebuilt.norm(dim=1)
+        some = into > 0
+        self.into += into.sum().item()
+        self.out += out.sum().item()
+        self.ratio += (out[some] / into[some]).sum().item()
+        self.nonzero += int(some.sum())
+        self.out_square += out.square().sum().item()
+        self.product += (x * rebuilt).sum().item()
+
+    def values(self, rows: int, suffix: str) -> dict[str, float | None]:
+        return {
+            f"l2_norm_in{suffix}": self.into / rows,
+            f"l2_norm_out{suffix}": self.out / rows,
+            f"l2_ratio{suffix}": ratio(self.ratio, self.nonzero),
+            f"relative_reconstruction_bias{suffix}": ratio(self.out_square, self.product),
+        }
+
+
+class ReconstructionSums:
+    """Adds up what `Reconstruction` says, rows at a time, in float64.
+
+    mean: (d,), what `explained_variance_legacy` measures distances from. `explained_variance` is about the rows' own
+    mean whatever `mean` is: the difference is taken out at the end.
+    """
+
+    def __init__(self, dictionary: Dictionary, mean: Float[Tensor, "d"]) -> None:
+        self.dictionary, self.mean = dictionary, mean.double().cpu()
+        self.centre = dictionary.b_dec.double().cpu()
+        self.raw, self.centred = _Norms(), _Norms()
+        self.rows = self.apart = 0
+        self.error = self.square = self.legacy = self.cosine = self.l0 = self.l1 = 0.0
+        self.total = torch.zeros_like(self.mean)
+
+    def add(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Take in rows, and return their reconstructions on the device and in the dtype of `x`."""
+        features = self.dictionary.encode(x.to(self.dictionary.W_dec))
+        rebuilt = self.dictionary.decode(features).to(x)
+        self.rows += len(x)
+        self.l0 += (features != 0).sum().item()
+        self.l1 += features.abs().sum(dtype=torch.float64).item()
+        y, z = x.double().cpu(), rebuilt.double().cpu()
+        self.raw.add(y, z)
+        self.centred.add(y - self.centre, z - self.centre)
+        self.cosine += torch.nn.functional.cosine_similarity(y, z, dim=1).sum().item()
+        error, offset = (z - y).square().sum(1), y - self.mean
+        distance = offset.square().sum(1)
+        some = distance > 0
+        self.error += error.sum().item()
+        self.square += distance.sum().item()
+        self.total += offset.sum(0)
+        self.legacy += (1 - error[some] / distance[some]).sum().item()
+        self.apart += int(some.sum())
+        return rebuilt
+
+    def result(self) -> Reconstruction:
+        """The means over all rows taken in, of which there must be some."""
+        n, norms = self.rows, {}
+        for part, suffix in ((self.raw, ""), (self.centred, "_centred")):
+            norms.update(part.values(n, suffix))
+        unexplained = ratio(self.error, self.square - self.total.square().sum().item() / n)
+        sums: dict[str, Any] = {**norms, "mse": self.error / n, "cossim": self.cosine / n}
+        return Reconstruction(
+            rows=n,
+            explained_variance=None if unexplained is None else 1 - unexplained,
+            explained_variance_legacy=self.legacy / self.apart if self.apart else None,
+            l0=self.l0 / n,
+            l1=self.l1 / n,
+            **sums,
+        )
+
+
+@torch.no_grad()
+def reconstruction(dictionary: Dictionary, rows: Any, *, size: int = 4096) -> Reconstruction:
+    """Rebuild raw activations `rows`, (rows, d_in) or `Rows`, `size` at a time, on the dictionary's device.
+
+    Raises `InputError` for rows of another width, not finite, or all equal.
+    """
+    rows = as_rows(rows)
+    mean = statistics(rows).mean
+    check_width(dictionary, len(mean), "activations")
+    sums = ReconstructionSums(dictionary, mean)
+    for chunk in chunks(rows, size):
+        sums.add(chunk.to(dictionary.W_dec.device))
+    return sums.result()
+
+
+def check_width(dictionary: Dictionary, width: int, what: str) -> None:
+    """Raises `InputError` unless `width` is the dictionary's d_in."""
+    if width != dictionary.d_in:
+        raise InputError(what, f"width {dictionary.d_in} (the dictionary's d_in)", f"width {width}")
+
+
+class FeatureDensity(NamedTuple):
+    """How many features fire how often."""
+
+    counts: Int[np.ndarray, "bins"]
+    """Features per bin."""
+    edges: Float[np.ndarray, "edges"]
+    """`DENSITY_EDGES`: log10 of the share of activations on which a feature fires; one more than there are bins."""
+    never: int
+    """Features without a single firing, in no bin."""
+
+
+def feature_density(log10_rates: Float[Tensor, "n"]) -> FeatureDensity:
+    """Histogram of firing rates as `Evaluation.log10_sparsity` gives them: log10, -10 for a feature that never fires.
+
+    Rates below the first edge count in the first bin. A bin holds its left edge; the last one both.
+    """
+    values = log10_rates.detach().cpu().double().numpy()
+    silent = values <= np.log10(LOG_FLOOR) + 1e-3  # the floor went through float32
+    edges = np.array(DENSITY_EDGES)
+    counts, _ = np.histogram(np.clip(values[~silent], edges[0], edges[-1]), edges)
+    return FeatureDensity(counts, edges, int(silent.sum()))
+
+
+def density_values(density: FeatureDensity) -> dict[str, Any]:
+    """The histogram under SAELens' name as plain lists, for JSON and for `wandb.Histogram(np_histogram=...)`."""
+    return {
+        f"{DENSITY}/counts": density.counts.tolist(),
+        f"{DENSITY}/edges": density.edges.tolist(),
+        f"{DENSITY}/never": density.never,
+    }
+
+
+def evaluation_values(evaluation: Evaluation, d_in: int) -> dict[str, float | int]:
+    """An `Evaluation` flat under SAELens' names, whose `mse` sums over the `d_in` dimensions. None stays out."""
+    log_rates, n = evaluation.log10_sparsity.double(), len(evaluation.log10_sparsity)
+    values = {
+        "reconstruction_quality/explained_variance": None if evaluation.fvu is None else 1 - evaluation.fvu,
+        "reconstruction_quality/mse": evaluation.mse * d_in,
+        "sparsity/l0": evaluation.l0,
+        "sparsity/dead_features": evaluation.dead,
+        "sparsity/below_1e-5": int((log_rates < -5).sum()),
+        "sparsity/below_1e-6": int((log_rates < -6).sum()),
+        "metrics/mean_log10_feature_sparsity": log_rates.sum().item() / n,
+        "token_stats/total_tokens_eval_sparsity_variance": evaluation.rows,
+    }
+    return {name: value for name, value in values.items() if value is not None}
