@@ -40,6 +40,9 @@ CONFIGS = {
     "RefinedOptions": "graphs/refined.py",
     "Weights": "graphs/weighing.py",
     "TableConfig": "explanations/tables.py",
+    "Start": "training/objective.py",
+    "TopKOptions": "training/architectures/topk.py",
+    "JumpReluOptions": "training/architectures/jumprelu.py",
 }
 NAMES_SAY_IT = {"seed", "training", "rule", "paper", "subject", "text"}
 """Fields that need no line: a seed, and parts of a run that have docstrings of their own."""

@@ -149,6 +149,7 @@ class SparsePattern(Pattern):
         return torch.sparse.sampled_addmm(ones, x, W.T, beta=0.0).values()
 
     def transposed(self, values: Tensor, x: Float[Tensor, "b d"], out: Tensor | None = None) -> Float[Tensor, "n d"]:
+        """See `Pattern.transposed`."""
         starts, rows, order = self._transpose()
         matrix = _compressed(starts, rows, values[order], self._shape[::-1])
         return torch.mm(matrix, x) if out is None else torch.addmm(out, matrix, x, out=out)
@@ -157,6 +158,7 @@ class SparsePattern(Pattern):
         return values
 
     def part(self, start: int, stop: int) -> "Part":
+        """See `Pattern.part`."""
         inside = torch.nonzero((self._columns >= start) & (self._columns < stop)).squeeze(1)
         rows, n = self._shape
         flat = (self._flat[inside] // n) * (stop - start) + self._flat[inside] % n - start
