@@ -11,7 +11,7 @@ belongs to the i-th True of `windows.mask`. All sites keep the same positions, s
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -154,20 +154,31 @@ class ActivationStore:
         Sizes of files are compared, checksums are not: `mapped` and `rows` do that. Raises `ArtefactError` if there
         is no manifest, a shard is missing or cut short, or the shards are of another harvest than the manifest.
         """
-        manifest = read_json(folder / MANIFEST)
-        known = isinstance(manifest, dict) and (manifest.get("format"), manifest.get("version")) == (FORMAT, VERSION)
-        if not known:
-            raise ArtefactError(f"manifest {folder / MANIFEST}", f"{FORMAT}, version {VERSION}", "something else")
-        shards = tuple(Shard(s["name"], s["start"], s["stop"]) for s in manifest["shards"])
+        manifest, wanted = read_json(folder / MANIFEST), f"{FORMAT}, version {VERSION}"
+        try:
+            if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+                found = f"{manifest['format']}, version {manifest['version']}"
+                raise ArtefactError(f"manifest {folder / MANIFEST}", wanted, found)
+            shards = tuple(Shard(s["name"], s["start"], s["stop"]) for s in manifest["shards"])
+            job = manifest["job"]
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"manifest {folder / MANIFEST}", wanted, f"one without {error}") from error
         for shard in shards:
-            if committed(folder / shard.name) != {"job": manifest["job"], "shard": list(shard)}:
+            if committed(folder / shard.name) != {"job": job, "shard": list(shard)}:
                 expected = "a finished shard of the harvest that the manifest describes"
                 raise ArtefactError(f"activation shard {folder / shard.name}", expected, "none or another")
         return cls(folder, shards)
 
     def counts(self) -> list[Counts]:
         """What was kept and left out, shard by shard. Raises `ArtefactError` for a missing or damaged file."""
-        return [Counts(**read_json(self.folder / shard.name / COUNTS)) for shard in self.shards]
+        found = []
+        for path in (self.folder / shard.name / COUNTS for shard in self.shards):
+            try:
+                found.append(Counts(**read_json(path)))
+            except TypeError as error:
+                expected = ", ".join(field.name for field in fields(Counts))
+                raise ArtefactError(f"file {path}", expected, str(error)) from error
+        return found
 
     def rows(self, site: Site) -> Float[np.ndarray, "token kept"]:
         """All kept activations at `site` in memory, float32. Raises `ArtefactError` for a missing or damaged shard."""
@@ -241,6 +252,8 @@ def harvest(
     for name, value, kinds in (("dtype", dtype, Dtype), ("non_finite", non_finite, NonFinite)):
         if value not in get_args(kinds):
             raise InputError(f"{name} of activations", f"one of {', '.join(get_args(kinds))}", repr(value))
+    if not columns:
+        raise InputError("sites to harvest", "one or more", "none")
     kept = {site: None if c is None else tuple(int(i) for i in c) for site, c in columns.items()}
     shards = cut(len(windows), SHARD_WINDOWS)
     job = Harvest(subject, windows, kept, folder, dtype=dtype, non_finite=non_finite)

@@ -55,7 +55,7 @@ SHAPES = st.tuples(st.integers(1, 4), st.integers(4, 10))  # batch, buffer in ba
 
 
 @given(SIZES, SHAPES, st.integers(0, 3), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_each_row_is_served_once_an_epoch(sizes, shape, seed, known):
     batch, held = shape
     total, steps = sum(sizes), sum(sizes) // batch
@@ -74,7 +74,7 @@ def test_each_row_is_served_once_an_epoch(sizes, shape, seed, known):
 
 
 @given(SIZES.filter(lambda s: sum(s) >= 4), SHAPES, st.booleans(), st.lists(st.integers(0, 80), max_size=6))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_any_step_can_be_the_first(sizes, shape, known, steps):
     """A new stream at any step, and one that jumps about, serve what an undisturbed run serves."""
     batch, held = shape

@@ -7,6 +7,7 @@ ArrayBlocks(tensor)                          # a tensor, or an array that may be
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class SubjectBlocks:
         if windows_per_block < 1 or not sites:
             found = f"{len(sites)} sites, {windows_per_block} windows"
             raise InputError("blocks of activations", "a site or more, and a window or more in each", found)
+        if non_finite not in get_args(NonFinite):
+            raise InputError("non_finite of activations", f"one of {', '.join(get_args(NonFinite))}", repr(non_finite))
         self._subject, self._windows, self._sites = subject, windows, tuple(sites)
         self._step, self._non_finite = windows_per_block, non_finite
         self.excluded: dict[int, int] = dict(excluded or {})

@@ -98,7 +98,8 @@ class CachedRows:
         cuts = [0, *torch.searchsorted(ascending, self._ends).tolist()]
         for part, end, start, stop in zip(self._parts, self._ends.tolist(), cuts, cuts[1:], strict=False):
             if start < stop:  # file by file and in the order of the file, so that pages are read once
-                out[order[start:stop]] = part[ascending[start:stop] - (end - len(part))]
+                found = torch.index_select(part, 0, ascending[start:stop] - (end - len(part)))
+                out.index_copy_(0, order[start:stop], found)
         return out
 
 
