@@ -107,6 +107,8 @@ def test_rounds_mix_two_chunks_and_nothing_waits_longer():
         assert (found.count(number), found.count(number + 1)) == (32, 32)
         quarter = found[:16]  # the two are mixed, not one after the other
         assert 1 <= quarter.count(number) <= 15
+    second = {order.index(row) for row in rounds[0]} & set(range(64, 128))
+    assert 8 <= sum(place < 96 for place in second) <= 24  # drawn from all of the chunk, not its front
 
 
 def test_a_round_is_shuffled_evenly():
