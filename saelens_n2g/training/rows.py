@@ -143,7 +143,7 @@ def statistics(rows: Rows) -> Statistics:
 
 
 class Moments:
-    """Mean and spread of rows that come batch by batch, in float64 (the pairwise update of Chan, Golub and LeVeque 1979)."""
+    """Mean and spread of rows that come batch by batch, in float64: pairwise, as in Chan, Golub and LeVeque 1979."""
 
     def __init__(self) -> None:
         self._rows, self._square = 0, 0.0
