@@ -1,7 +1,13 @@
-"""Rows: a set of activations that training draws from, in memory or on disk, and the order it is drawn in."""
+"""Rows: a set of activations that training draws from, in memory or on disk, and the order it is drawn in.
+
+rows = as_rows(tensor)                        # or a numpy array
+rows = CachedRows(folder, site)               # mapped from the shards of a cache
+statistics(rows)                              # mean and spread of all; `stream_statistics` of a stream's beginning
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,10 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saelens_n2g.activations import ActivationStore
 from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
 
 CHUNK = 16_384
 """Rows read at a time where all are gone through in order."""
+SAMPLE_ROWS = 131_072
+"""Rows from which a stream's statistics are estimated: the mean of each dimension is then known to 0.3 % of its
+standard deviation, were the rows independent. At most three quarters of the default buffer, which is what a stream
+serves before it reads on."""
 
 
 @runtime_checkable
@@ -22,6 +34,25 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
     def gather(self, indices: Int[Tensor, "b"]) -> Float[Tensor, "b d"]:
         """The rows `indices` (on the CPU), in that order, in any floating-point dtype."""
+        ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Batches of rows by step, however many there are; `training/stream.py` has them."""
+
+    @property
+    def rows_per_epoch(self) -> int | None:
+        """Rows that are gone through before they come again; None where that is not known yet."""
+        ...
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of every batch."""
+        ...
+
+    def batch(self, step: int, out: Tensor | None = None) -> Float[Tensor, "b d"]:
+        """The rows of a step, counted from 0: a function of the step alone."""
         ...
 
 
@@ -38,6 +69,38 @@ class ArrayRows:
         if isinstance(self.data, Tensor):
             return self.data[indices.to(self.data.device)]
         return torch.from_numpy(self.data[indices.numpy()])
+
+
+class CachedRows:
+    """The rows of one site in a cache of activations, mapped from its shards: memory stays as it is.
+
+    cache: the store that `activations.harvest` returned, or its folder. Raises `ArtefactError` for a missing or damaged
+    shard, or a cache without `site`; `check` as in `ActivationStore.mapped`.
+    """
+
+    def __init__(self, cache: ActivationStore | Path, site: Site, *, check: bool = True) -> None:
+        store = ActivationStore.open(cache) if isinstance(cache, Path) else cache
+        self._parts = store.mapped(site, check=check)
+        lengths = torch.tensor([len(part) for part in self._parts], dtype=torch.int64)
+        self._ends = torch.cumsum(lengths, 0)
+        if not lengths.sum():
+            raise InputError(f"activations at {site}", "at least one row", f"an empty cache in {store.folder}")
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def gather(self, indices: Int[Tensor, "b"]) -> Float[Tensor, "b d"]:
+        """The rows `indices`, each in [0, len), in that order and in the cache's type."""
+        ascending, order = torch.sort(indices)
+        if len(indices) and (int(ascending[0]) < 0 or int(ascending[-1]) >= len(self)):
+            raise IndexError(f"rows {int(ascending[0])} to {int(ascending[-1])} of {len(self)}")
+        out = torch.empty(len(indices), self._parts[0].shape[1], dtype=self._parts[0].dtype)
+        cuts = [0, *torch.searchsorted(ascending, self._ends).tolist()]
+        for part, end, start, stop in zip(self._parts, self._ends.tolist(), cuts, cuts[1:], strict=False):
+            if start < stop:  # file by file and in the order of the file, so that pages are read once
+                found = torch.index_select(part, 0, ascending[start:stop] - (end - len(part)))
+                out.index_copy_(0, order[start:stop], found)
+        return out
 
 
 def as_rows(data: Any) -> Rows:
@@ -77,6 +140,47 @@ def statistics(rows: Rows) -> Statistics:
     if square == 0:
         raise InputError("activations", "rows that differ", f"{len(rows)} equal rows")
     return Statistics(mean, square)
+
+
+class Moments:
+    """Mean and spread of rows that come batch by batch, in float64: pairwise, as in Chan, Golub and LeVeque 1979."""
+
+    def __init__(self) -> None:
+        self._rows, self._square = 0, 0.0
+        self._mean: Tensor = torch.zeros(0)
+
+    def add(self, batch: Float[Tensor, "b d"]) -> None:
+        """Take in one batch, of any floating-point type."""
+        values, before = batch.double(), self._rows
+        mean, self._rows = values.mean(0), before + len(values)
+        shift = mean - self._mean if before else torch.zeros_like(mean)
+        self._mean = self._mean + shift * (len(values) / self._rows) if before else mean
+        self._square += (values - mean).square().sum().item()
+        self._square += shift.square().sum().item() * before * len(values) / self._rows
+
+    def statistics(self) -> Statistics:
+        """Of all rows so far. Raises `InputError` if one is not finite or all are equal."""
+        if not torch.isfinite(self._mean).all():
+            raise InputError("activations", "finite numbers", "NaN or infinity among them")
+        if self._square == 0:
+            raise InputError("activations", "rows that differ", f"{self._rows} equal rows")
+        return Statistics(self._mean, self._square / self._rows)
+
+
+def sample_steps(rows: int, batch: int, rows_per_epoch: int | None) -> int:
+    """Steps that a sample of `rows` rows takes: at least one, and no more than an epoch where its end is known."""
+    steps = -(-rows // batch)
+    return max(1, steps if rows_per_epoch is None else min(steps, rows_per_epoch // batch))
+
+
+def stream_statistics(stream: Stream, rows: int = SAMPLE_ROWS) -> Statistics:
+    """Mean and spread of a stream, estimated from its first `rows` rows: whole batches from step 0 on, at most one
+    epoch. The mean's standard error is about 1 / sqrt(rows) of the standard deviation; rows of one document are alike,
+    which makes it somewhat larger. Raises `InputError` if a row is not finite or all are equal."""
+    moments = Moments()
+    for step in range(sample_steps(rows, stream.batch_rows, stream.rows_per_epoch)):
+        moments.add(stream.batch(step))
+    return moments.statistics()
 
 
 @dataclass
