@@ -28,7 +28,7 @@ from saelens_n2g.graphs.vocabulary import alone
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from saelens_n2g.training import loop
+from saelens_n2g.training import run as training_run
 from saelens_n2g.training.config import TrainingConfig
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("one_thread")]
@@ -310,7 +310,7 @@ def calls(monkeypatch) -> Counter:
 
     count(workspace, "tokenise", "text")
     count(Harvest, "run", lambda _job, shard, _work: shard.name)
-    count(loop.Training, "step", "step")
+    count(training_run.Run, "step", "step")
     count(run, "explain_basis", lambda _workspace, name, *_: name)
     count(page, "write_page", "page")
     return counter

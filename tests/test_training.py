@@ -16,10 +16,10 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.training import TrainingConfig, evaluate, train
 from saelens_n2g.training.architectures.tied import TiedObjective, initial_encoder
 from saelens_n2g.training.logging import MetricsFile, WandbRun, wandb_mode
-from saelens_n2g.training.loop import Training
 from saelens_n2g.training.metrics import FiringCounter
 from saelens_n2g.training.objective import Start
-from saelens_n2g.training.rows import ArrayRows, ShuffledOrder, as_rows, statistics
+from saelens_n2g.training.rows import ArrayRows, RowStream, ShuffledOrder, as_rows, statistics
+from saelens_n2g.training.run import Run
 
 D = 8
 METADATA = SaeMetadata("tiny", "blocks.0.hook_resid_post", 16, True)
@@ -128,9 +128,10 @@ def test_statistics_and_order():
 
 def test_the_scale_is_folded_into_the_saved_weights():
     rows = data() * 40
-    run = Training(replace(CONFIG, alpha=1e-4), as_rows(rows))
-    for _ in range(20):
-        run.step()
+    stream = RowStream(as_rows(rows), batch=CONFIG.batch)
+    run = Run(replace(CONFIG, alpha=1e-4), statistics(as_rows(rows)))
+    for step in range(20):
+        run.step(stream.batch(step))
     y = (rows - rows.mean(0)) * run.scale
     assert y.square().sum(1).mean().item() == pytest.approx(D, rel=1e-4)
     w, b = run.objective.unit_rows(), run.objective.bias
@@ -139,7 +140,7 @@ def test_the_scale_is_folded_into_the_saved_weights():
     torch.testing.assert_close(dictionary.encode(rows) * run.scale, code, rtol=1e-4, atol=1e-5)
     rebuilt = dictionary.decode(dictionary.encode(rows))
     torch.testing.assert_close(rebuilt, code @ w / run.scale + rows.mean(0), rtol=1e-4, atol=1e-3)
-    assert Training(replace(CONFIG, normalise=False), as_rows(rows)).scale == 1.0
+    assert Run(replace(CONFIG, normalise=False), statistics(as_rows(rows))).scale == 1.0
 
 
 def planted(n: int = 32, d: int = 24, rows: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,42 +1,41 @@
-"""The training loop: rows of activations in, a finished SAELens folder out.
+"""The training loop: activations in, finished SAELens folders out.
 
     run/
       metrics.jsonl     one line every `log_every` steps
+      training.png      the same drawn, and density.png: how often features fire (svg beside both)
       checkpoints/      while it runs
       wandb/            unless disabled
       sae/              the dictionary: `cfg.json`, weights, firing rates, commit marker
 
-Activations x are centred with their mean and scaled: y = s (x - mean). Because decoder rows have norm 1 and
-relu(s z) = s relu(z), what was learnt on y holds for raw x with biases and thresholds divided by s, for the tied one:
-
-    c = relu(W (x - mean) + b / s),  x^ = c W + mean
-
-so the scale goes no further than `Objective.dictionary`, and saved weights always take raw activations.
+`train` learns one dictionary; `train_several` learns many from the same batches, in one pass over the activations.
+A run that is killed goes on from its last checkpoint, one that is sent SIGTERM from the step that it was in.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
 from saelens_n2g.errors import InputError
-from saelens_n2g.jobs.artefacts import fingerprint
-from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.logging import METRICS, MetricsFile, Report, WandbRun, report_as_warning, wandb_mode
-from saelens_n2g.training.metrics import Evaluation, FiringCounter, evaluate, log_line
-from saelens_n2g.training.objective import Objective, Start, StepMetrics
-from saelens_n2g.training.rows import Rows, ShuffledOrder, Statistics, as_rows, statistics
+from saelens_n2g.training.metrics import Evaluation, density_values, evaluate, feature_density
+from saelens_n2g.training.rows import Rows, RowStream, Statistics, Stream, as_rows, statistics, stream_statistics
+from saelens_n2g.training.run import Run, matmul_precision
 
 Progress = Callable[[int, int, Mapping[str, float | int]], None]
 """Called after every step with steps done, steps in all, and the latest line of metrics (empty before the first)."""
+STOPPED = 143
+"""Exit status after SIGTERM, as shells give it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,8 @@ class TrainingResult:
     folder: Path
     """The SAELens folder."""
     dictionary: Dictionary
-    fit: Evaluation
-    """On the rows learnt from."""
+    fit: Evaluation | None
+    """On the rows learnt from; None where they came as a stream."""
     test: Evaluation | None
     """On held-out rows, if any were given."""
     steps: int
@@ -55,80 +54,24 @@ class TrainingResult:
     """What the centred activations were multiplied by in training."""
 
 
-@contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """Set PyTorch's process-wide float32 matmul precision, and set it back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One dictionary that is to be learnt."""
 
-
-class Training:
-    """One run in memory: what is learnt, what is counted, and the order of the rows. `train` drives it."""
-
-    def __init__(self, config: TrainingConfig, rows: Rows) -> None:
-        self.config, self.rows, self.steps_done = config, rows, 0
-        self.order = ShuffledOrder(len(rows), config.batch, config.seed)
-        self.data: Statistics = statistics(rows)
-        self.d = len(self.data.mean)
-        self.scale = (self.d / self.data.mean_square) ** 0.5 if config.normalise else 1.0
-        self._mean = self.data.mean.to(config.device, torch.float32)
-        n, architecture = config.d_sae(self.d), find_architecture(config.architecture)
-        start = Start(
-            d=self.d,
-            n=n,
-            alpha=config.alpha,
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            seed=config.seed,
-            dead_after=config.dead_window,
-            device=config.device,
-            options=architecture.make_options(config.options),
-        )
-        self.objective: Objective = architecture.build(start)
-        self.counter = FiringCounter(n, config.dead_window, config.device)
-
-    def identity(self) -> str:
-        """Fingerprint of settings and data: equal for runs of which one may continue the other."""
-        data = [len(self.rows), self.data.mean_square, *self.data.mean.tolist()]
-        return fingerprint([self.config.identity(), data])
-
-    def step(self) -> StepMetrics:
-        """Learn from the next batch."""
-        x = self.rows.gather(self.order.indices(self.steps_done)).to(self.config.device, torch.float32)
-        seen = self.steps_done * self.config.batch
-        self.objective.lr, self.objective.alpha = self.config.lr_at(seen), self.config.alpha_at(seen)
-        metrics = self.objective.step((x - self._mean).mul_(self.scale))
-        self.counter.add(metrics.fired, self.config.batch)
-        self.steps_done += 1
-        return metrics
-
-    def line(self, metrics: StepMetrics) -> dict[str, float | int]:
-        """The last step as a line of metrics. Raises `InputError` if the loss is no number any more."""
-        if not torch.isfinite(metrics.loss):
-            raise InputError(
-                f"training at step {self.steps_done}", "a finite loss", f"{metrics.loss.item()} (try a lower lr)"
-            )
-        samples, objective = self.steps_done * self.config.batch, self.objective
-        return log_line(metrics, self.counter, d_in=self.d, alpha=objective.alpha, lr=objective.lr, samples=samples)
-
-    def state(self) -> dict[str, Tensor]:
-        """All tensors that the next step depends on."""
-        parts = {"objective": self.objective.state(), "counter": self.counter.state()}
-        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
-
-    def load_state(self, state: dict[str, Tensor], steps_done: int) -> None:
-        """Inverse of `state`. The order of the rows follows from the step alone."""
-        self.objective.load_state({k.removeprefix("objective."): v for k, v in state.items() if k[0] == "o"})
-        self.counter.load_state({k.removeprefix("counter."): v for k, v in state.items() if k[0] == "c"})
-        self.steps_done = steps_done
-
-    def dictionary(self) -> Dictionary:
-        """What has been learnt so far, for raw activations, on the CPU."""
-        return self.objective.dictionary(self._mean, self.scale)
+    config: TrainingConfig
+    folder: Path
+    metadata: SaeMetadata
+    """What it is trained on."""
+    stream: Stream
+    """Raw activations; jobs that share the object are trained on the same batches."""
+    data: Statistics
+    """Mean and spread of the stream."""
+    source: tuple[int | str | None, ...] = ()
+    """What tells the stream from others with the same statistics."""
+    fit_rows: Rows | None = None
+    """Rows that it is evaluated on as those learnt from."""
+    test_rows: Rows | None = None
+    """Rows that it is evaluated on as unseen ones."""
 
 
 def train(
@@ -141,76 +84,175 @@ def train(
     on_step: Progress | None = None,
     report: Report = report_as_warning,
 ) -> TrainingResult:
-    """Train a tied dictionary on `rows` and publish it as `folder/sae`.
+    """Train a dictionary on `rows` and publish it as `folder/sae`.
 
-    rows, test_rows: (rows, d_in) tensor, array (mapped from a file if wanted) or `Rows`; raw activations, without
-    those at BOS. metadata: what they are activations of. A checkpoint in `folder` of the same settings and data is
-    continued, to the same weights that an undisturbed run ends with. `report` takes one-line remarks.
+    rows: (rows, d_in) tensor, array (mapped from a file if wanted), `Rows`, or a `Stream` of `config.batch` rows a
+    step; raw activations, without those at BOS. test_rows: the same, but no stream. metadata: what they are
+    activations of. A checkpoint in `folder` of the same settings and data is continued, to the same weights that an
+    undisturbed run ends with. `report` takes one-line remarks.
     Raises `InputError` for unusable activations, a diverging loss, or a checkpoint of another run.
     """
-    rows, checkpoints = as_rows(rows), folder / "checkpoints"
-    test_rows = None if test_rows is None else as_rows(test_rows)
-    with matmul_precision(config.precision):
-        run = Training(config, rows)
-        identity = run.identity()
-        if checkpoint := load_checkpoint(checkpoints, identity):
-            run.load_state(checkpoint.state, checkpoint.step)
-        if run.steps_done > config.steps():
-            raise InputError(f"checkpoint in {checkpoints}", f"at most {config.steps()} steps", str(run.steps_done))
-        about = {"training": config.as_json(), "metadata": metadata.as_json(), "identity": identity}
-        wandb = WandbRun(wandb_mode(config.wandb), folder, config.wandb_project, about, report)
-        try:
-            log = MetricsFile(folder / METRICS, run.steps_done * config.batch)
-            _steps(run, checkpoints, identity, log, wandb, on_step)
-            result = _publish(run, folder, metadata, rows, test_rows)
-        except BaseException:
-            wandb.finish({}, exit_code=1)
-            raise
-    wandb.finish(_summary(result))
-    remove_checkpoints(checkpoints)
-    return result
+    job = job_of(config, rows, folder, metadata=metadata, test_rows=test_rows)
+    return train_several([job], on_step=on_step, report=report)[0]
 
 
-def _steps(
-    run: Training, checkpoints: Path, identity: str, log: MetricsFile, wandb: WandbRun, on_step: Progress | None
-) -> None:
-    """All remaining steps, with what has to happen between them."""
-    config, total, line = run.config, run.config.steps(), dict[str, float | int]()
-    try:
-        while run.steps_done < total:
-            metrics = run.step()
-            if run.steps_done % config.log_every == 0 or run.steps_done == total:
-                line = run.line(metrics)
-                log.write(line)
-                wandb.log(line)
-            if config.checkpoint_every and run.steps_done % config.checkpoint_every == 0:
-                save_checkpoint(checkpoints, run.steps_done, run.state(), identity)
+def job_of(config: TrainingConfig, rows: Any, folder: Path, *, metadata: SaeMetadata, test_rows: Any = None) -> Job:
+    """A job on rows or a stream; options and errors as in `train`."""
+    test = None if test_rows is None else as_rows(test_rows)
+    if isinstance(rows, Stream):
+        if rows.batch_rows != config.batch:
+            raise InputError("stream of activations", f"{config.batch} rows a step", str(rows.batch_rows))
+        source = (rows.rows_per_epoch, "stream")
+        return Job(config, folder, metadata, rows, stream_statistics(rows), source, test_rows=test)
+    known = as_rows(rows)
+    stream = RowStream(known, batch=config.batch, seed=config.seed)
+    return Job(config, folder, metadata, stream, statistics(known), (len(known),), known, test)
+
+
+class _Learner:
+    """A run with its files: what `train_several` moves forward step by step."""
+
+    def __init__(self, job: Job, report: Report) -> None:
+        self.job, self.run = job, Run(job.config, job.data)
+        self.identity = self.run.identity(list(job.source))
+        self.checkpoints = job.folder / "checkpoints"
+        self.line: dict[str, float | int] = {}
+        if checkpoint := load_checkpoint(self.checkpoints, self.identity):
+            self.run.load_state(checkpoint.state, checkpoint.step)
+        if self.run.steps_done > job.config.steps():
+            raise InputError(
+                f"checkpoint in {self.checkpoints}", f"at most {job.config.steps()} steps", str(self.run.steps_done)
+            )
+        about = {"training": job.config.as_json(), "metadata": job.metadata.as_json(), "identity": self.identity}
+        self.wandb = WandbRun(wandb_mode(job.config.wandb), job.folder, job.config.wandb_project, about, report)
+        self.log = MetricsFile(job.folder / METRICS, self.run.steps_done * job.config.batch)
+
+    def step(self, rows: Float[Tensor, "b d"]) -> None:
+        """Learn from a batch, with what has to happen after it."""
+        run, config = self.run, self.run.config
+        metrics = run.step(rows)
+        if run.steps_done % config.log_every == 0 or run.steps_done == config.steps():
+            self.line = run.line(metrics)
+            self.log.write(self.line)
+            self.wandb.log(self.line)
+        if config.checkpoint_every and run.steps_done % config.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        save_checkpoint(self.checkpoints, self.run.steps_done, self.run.state(), self.identity)
+
+    def close(self) -> None:
+        """End the files of a run that does not get to its end; harmless for one that has."""
+        self.log.close()
+        self.wandb.finish({}, exit_code=1)
+
+
+def train_several(
+    jobs: Sequence[Job], *, on_step: Progress | None = None, report: Report = report_as_warning
+) -> list[TrainingResult]:
+    """Train all jobs at once: every batch of a stream is fetched once for the jobs that share it.
+
+    Settings may differ in everything but batch, samples and precision. `on_step` sees the first job's metrics.
+    Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first.
+    Raises as `train`, and `InputError` for settings that differ where they must not, or a folder given twice.
+    """
+    _check(jobs)
+    with matmul_precision(jobs[0].config.precision), ExitStack() as stack:
+        learners = []
+        for job in jobs:
+            learners.append(_Learner(job, report))
+            stack.callback(learners[-1].close)
+        _steps(learners, on_step)
+        results = [_publish(learner) for learner in learners]
+    for learner in learners:
+        remove_checkpoints(learner.checkpoints)
+    return results
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    if not jobs:
+        raise InputError("training", "at least one job", "none")
+    for name in ("batch", "samples", "precision"):
+        if len(found := {getattr(job.config, name) for job in jobs}) > 1:
+            raise InputError(f"training option {name} of several jobs", "the same", ", ".join(map(str, sorted(found))))
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise InputError("folders of several jobs", "one for each", "one of them twice")
+
+
+def _steps(learners: Sequence[_Learner], on_step: Progress | None) -> None:
+    """All remaining steps."""
+    total = learners[0].job.config.steps()
+    with _stop_requests() as asked_to_stop:
+        for step in range(min(learner.run.steps_done for learner in learners), total):
+            batches: dict[int, Tensor] = {}
+            for learner in learners:
+                if learner.run.steps_done != step:
+                    continue  # further on already, from a checkpoint of its own
+                stream = learner.job.stream
+                if id(stream) not in batches:
+                    batches[id(stream)] = stream.batch(step)
+                learner.step(batches[id(stream)])
             if on_step is not None:
-                on_step(run.steps_done, total, line)
+                on_step(step + 1, total, learners[0].line)
+            if asked_to_stop() and step + 1 < total:
+                for learner in learners:
+                    learner.save()
+                raise SystemExit(STOPPED)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether SIGTERM has come; outside the main thread there is no telling."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
     finally:
-        log.close()
+        signal.signal(signal.SIGTERM, before)
 
 
-def _publish(run: Training, folder: Path, metadata: SaeMetadata, rows: Rows, test_rows: Rows | None) -> TrainingResult:
+def _publish(learner: _Learner) -> TrainingResult:
     """Evaluate the dictionary and write it, with all that is known about it."""
+    job, run = learner.job, learner.run
+    learner.log.close()
     dictionary = run.dictionary()
-    fit = evaluate(dictionary, rows)
-    test = None if test_rows is None else evaluate(dictionary, test_rows)
+    fit, test = (None if rows is None else evaluate(dictionary, rows) for rows in (job.fit_rows, job.test_rows))
+    best = fit or test
     known = {
         "training": run.config.as_json(),
         "training_samples": run.steps_done * run.config.batch,
         "training_scale": run.scale,
-        "l0": fit.l0,
-        "num_dead_features": fit.dead,
-        "evaluation": {"fit": fit.as_json(), "test": test and test.as_json()},
+        "l0": best and best.l0,
+        "num_dead_features": best and best.dead,
+        "evaluation": {"fit": fit and fit.as_json(), "test": test and test.as_json()},
     }
-    metadata = replace(metadata, extra={**metadata.extra, **known})
-    dictionary = replace(dictionary, log10_sparsity=fit.log10_sparsity, metadata=metadata.as_json())
-    save_saelens(folder / "sae", dictionary, metadata)
-    return TrainingResult(folder / "sae", dictionary, fit, test, run.steps_done, run.scale)
+    metadata = replace(job.metadata, extra={**job.metadata.extra, **known})
+    rates = best.log10_sparsity if best else None
+    dictionary = replace(dictionary, log10_sparsity=rates, metadata=metadata.as_json())
+    _draw(job, rates)
+    save_saelens(job.folder / "sae", dictionary, metadata)
+    result = TrainingResult(job.folder / "sae", dictionary, fit, test, run.steps_done, run.scale)
+    learner.wandb.finish(_summary(result))
+    return result
+
+
+def _draw(job: Job, rates: Float[Tensor, "n"] | None) -> None:
+    """`training.png` and `density.png`, so that nobody needs an account to see how a run went."""
+    from saelens_n2g.training.figures import density_figure, read_metrics, save, training_curves
+
+    title = f"{job.config.architecture}, {job.metadata.hook_name} of {job.metadata.model_name}"
+    save(job.folder, "training", partial(training_curves, read_metrics(job.folder / METRICS), title=title))
+    if rates is not None:
+        save(job.folder, "density", partial(density_figure, {title: feature_density(rates)}))
 
 
 def _summary(result: TrainingResult) -> dict[str, Any]:
-    """The final evaluation, for W&B: `fit/fvu`, `test/l0`, ..."""
+    """The final evaluation, for W&B: `fit/fvu`, `test/l0`, ... and the histogram of firing rates."""
     parts = {"fit": result.fit, "test": result.test}
-    return {f"{k}/{name}": v for k, part in parts.items() if part is not None for name, v in part.as_json().items()}
+    flat = {f"{k}/{name}": v for k, part in parts.items() if part is not None for name, v in part.as_json().items()}
+    rates = result.dictionary.log10_sparsity
+    return flat if rates is None else {**flat, **density_values(feature_density(rates))}

@@ -209,3 +209,25 @@ class ShuffledOrder:
             self._permutation = torch.randperm(self.count, generator=torch.Generator().manual_seed(mixed))
             self._epoch = epoch
         return self._permutation[position * self.batch : (position + 1) * self.batch]
+
+
+class RowStream:
+    """Rows that can be had by number, as a `Stream`: every epoch in another order, any row anywhere in it."""
+
+    def __init__(self, rows: Rows, *, batch: int, seed: int = 0) -> None:
+        self.rows, self.order = rows, ShuffledOrder(len(rows), batch, seed)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """All rows."""
+        return len(self.rows)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of every batch."""
+        return self.order.batch
+
+    def batch(self, step: int, out: Tensor | None = None) -> Float[Tensor, "b d"]:
+        """The rows of a step, counted from 0: a function of the step alone."""
+        found = self.rows.gather(self.order.indices(step))
+        return found if out is None else out.copy_(found)
