@@ -12,6 +12,7 @@ dictionary_learning (Marks et al., 0.1): `config.json` and `ae.pt`. That file is
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.formats import CONFIG, SPARSITY, WEIGHTS, check_tensors, load_saelens, load_tensors
 from saelens_n2g.errors import ArtefactError
-from saelens_n2g.jobs.artefacts import COMMIT, read_json
+from saelens_n2g.jobs.artefacts import COMMIT, committed, read_json
 from saelens_n2g.sites import Site
 
 
@@ -39,6 +40,7 @@ class Reader(NamedTuple):
 
 
 READERS: list[Reader] = [Reader("SAELens", WEIGHTS, (CONFIG, SPARSITY, COMMIT), load_saelens)]
+"""All layouts; functions below enter themselves."""
 
 
 def reader(name: str, weights: str, *others: str) -> Callable[[Callable[[Path], Dictionary]], Any]:
@@ -91,6 +93,7 @@ def load_sparsify(folder: Path) -> Dictionary:
 
     Raises `ArtefactError` for what is missing or damaged, and for transcoders, skip connections and other activations.
     """
+    committed(folder, check=True)  # there is a marker where the folder was pulled from the hub
     path, weights = folder / CONFIG, folder / "sae.safetensors"
     config = _object(path)
     for key, plain in (("transcode", False), ("skip_connection", False), ("signed", False), ("activation", "topk")):
@@ -121,20 +124,22 @@ def load_sparsify(folder: Path) -> Dictionary:
 def load_dictionary_learning(folder: Path) -> Dictionary:
     """A dictionary_learning folder, of any class in `CLASSES`.
 
-    Features come out as there. Two classes measure them in lengths of the decoder's columns; for these the lengths are
-    folded into the weights, so that the rows of `W_dec` are unit vectors. Raises `ArtefactError` for what is missing or
-    damaged, for other classes and for a pickle that holds more than tensors.
+    Weights are taken as they are stored. (Its own loader brings the decoder of `AutoEncoder` to unit columns, and early
+    versions of two classes measured features in lengths of these; both scale a feature, neither moves where it fires.)
+    Raises `ArtefactError` for what is missing or damaged, for other classes and for a pickle of more than tensors.
     """
+    committed(folder, check=True)
     path, weights = folder / "config.json", folder / "ae.pt"
-    trainer = _object(path).get("trainer")
+    config = _object(path)
+    trainer = config.get("trainer")
     kind = trainer.get("dict_class") if isinstance(trainer, dict) else None
-    if not isinstance(trainer, dict) or kind not in CLASSES:
+    if not isinstance(trainer, dict) or not isinstance(kind, str) or kind not in CLASSES:
         raise ArtefactError(f"trainer.dict_class in {path}", f"one of {', '.join(CLASSES)}", repr(kind))
     state = _state(weights, CLASSES[kind])
-    if CLASSES[kind].counts & {"k"} and (k := trainer.get("k", state["k"].item())) != state["k"].item():
-        raise ArtefactError(f"trainer.k in {path}", f"{state['k'].item()}, as in {weights.name}", repr(k))
+    if "k" in state and trainer.get("k", state["k"].item()) != state["k"].item():
+        raise ArtefactError(f"trainer.k in {path}", f"{state['k'].item()}, as in {weights.name}", repr(trainer["k"]))
     dictionary = CLASSES[kind].build(state, weights)
-    return _with_metadata(dictionary, trainer, _object(path).get("buffer"))
+    return _with_metadata(dictionary, trainer, config.get("buffer"))
 
 
 class _Class(NamedTuple):
@@ -150,7 +155,9 @@ class _Class(NamedTuple):
 def _state(path: Path, kind: _Class) -> dict[str, Tensor]:
     """The state dict in `path`, checked against what its class stores."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on the protocol of a pickle that is then refused or read
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtefactError(f"file {path}", "a state dict of tensors alone", "a pickle of other things") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -200,30 +207,14 @@ def _matryoshka(s: dict[str, Tensor], path: Path) -> Dictionary:
 
 
 def _jumprelu(s: dict[str, Tensor], _: Path) -> Dictionary:
-    """Features are measured in lengths of the decoder's rows; the bias is not taken off the input."""
-    length, w_dec = _lengths(s["W_dec"])
-    return Dictionary(
-        s["W_enc"] * length,
-        s["b_enc"] * length,
-        w_dec,
-        s["b_dec"],
-        subtracts_b_dec=False,
-        architecture="jumprelu",
-        threshold=s["threshold"] * length,
-    )
+    """The bias is not taken off the input."""
+    parts = s["W_enc"], s["b_enc"], s["W_dec"], s["b_dec"]
+    return Dictionary(*parts, subtracts_b_dec=False, architecture="jumprelu", threshold=s["threshold"])
 
 
 def _gated(s: dict[str, Tensor], _: Path) -> Dictionary:
-    """Features are measured in lengths of the decoder's rows."""
-    length, w_dec = _lengths(_turned(s["decoder.weight"]))
-    return Dictionary.gated(
-        _turned(s["encoder.weight"]) * length,
-        w_dec,
-        s["decoder_bias"],
-        b_gate=s["gate_bias"] * length,
-        r_mag=s["r_mag"],
-        b_mag=s["mag_bias"] * length,
-    )
+    biases = {"b_gate": s["gate_bias"], "r_mag": s["r_mag"], "b_mag": s["mag_bias"]}
+    return Dictionary.gated(_turned(s["encoder.weight"]), _turned(s["decoder.weight"]), s["decoder_bias"], **biases)
 
 
 _LINEAR = {"encoder.weight": ("n", "d"), "encoder.bias": ("n",), "decoder.weight": ("d", "n")}
@@ -283,12 +274,6 @@ def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
 
 def _turned(matrix: Tensor) -> Tensor:
     return matrix.T.contiguous()
-
-
-def _lengths(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Length of each row, and the rows at length 1; a row of zeros stays as it is."""
-    length = rows.norm(dim=-1)
-    return length, rows / torch.where(length > 0, length, 1).unsqueeze(-1)
 
 
 def _everywhere(state: dict[str, Tensor], like: Tensor, path: Path) -> Tensor:
