@@ -198,6 +198,44 @@ def test_training_lowers_the_loss_and_metrics_add_up(name):
     assert float(metrics.fired.sum()) == pytest.approx(200 * float(metrics.l0))
 
 
+CODES = {
+    "relu": lambda own, before, _y: before.clamp(min=0),
+    "topk": lambda own, before, _y: topk_code(before),
+    "jumprelu": lambda own, before, _y: before * (before > own["log_threshold"].exp()),
+    "gated": lambda own, before, y: (
+        (before > 0) * (own["r_mag"].exp() * ((y - own["offset"]) @ own["encoder"].T) + own["b_mag"]).clamp(min=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_dictionaries_take_raw_activations_and_give_what_was_trained(name):
+    objective, mean, scale = build(name), torch.linspace(-3, 5, D, dtype=torch.float64), 0.25
+    for seed in range(5):
+        objective.step(batch(seed))
+    y = batch(50)
+    own = {key: value.detach() for key, value in objective.parameters.items()}
+    before, unit = parts_of(own, y)
+    code = CODES[name](own, before, y)
+    dictionary = objective.dictionary(mean, scale)
+    x = y / scale + mean
+    torch.testing.assert_close(scale * dictionary.encode(x), code, rtol=1e-9, atol=1e-12)
+    rebuilt = scale * (dictionary.decode(dictionary.encode(x)) - mean)
+    torch.testing.assert_close(rebuilt, code @ unit + own["offset"], rtol=1e-9, atol=1e-12)
+    assert (code > 0).any()
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka"])
+def test_the_threshold_stands_in_for_the_batch(name):
+    objective = build(name)
+    for seed in range(300):
+        objective.step(batch(seed, rows=200))
+    x = batch(1000, rows=2000) / 0.5 + 1.0
+    dictionary = objective.dictionary(torch.ones(D, dtype=torch.float64), 0.5)
+    assert dictionary.architecture == "jumprelu"
+    assert float((dictionary.encode(x) > 0).sum(1).double().mean()) == pytest.approx(4, rel=0.1)
+
+
 def test_dead_features_come_back_to_life():
     """One feature is made too weak to be chosen; with the auxiliary loss it grows, without it does not."""
     silent = {}

@@ -1,11 +1,11 @@
-"""Dictionaries on disk: folders in the layout of SAELens 6, architecture "standard".
+"""Dictionaries on disk: folders in the layout of SAELens 6. Other layouts are read in `bases/foreign.py`.
 
-    cfg.json                  architecture, sizes, dtype, metadata (model, hook, context, BOS)
-    sae_weights.safetensors   W_enc (d_in, d_sae), b_enc (d_sae,), W_dec (d_sae, d_in), b_dec (d_in,)
+    cfg.json                  architecture, sizes, dtype, metadata (model, hook, context, BOS); of topk also k and
+                              rescale_acts_by_decoder_norm
+    sae_weights.safetensors   W_enc (d_in, d_sae), W_dec (d_sae, d_in), b_dec (d_in,), and what the architecture has
+                              beside them, each (d_sae,): `ARCHITECTURES`
     sparsity.safetensors      optional: `sparsity` (d_sae,), log10 of the share of tokens on which a feature fires
     COMMIT.json               ours alone, written last: sizes and checksums
-
-    c = relu((x - b_dec) W_enc + b_enc);  x^ = c W_dec + b_dec
 
 Folders written elsewhere have no commit marker and load all the same. Nothing but JSON and safetensors is read.
 """
@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from saelens_n2g.bases.dictionary import ARCHITECTURES
+from saelens_n2g.bases.dictionary import Dictionary as Dictionary
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import committed, publishing, read_json, write_json
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 SAELENS_VERSION = "6.0.0"
 """Layout written. SAELens reads a folder without a version of at least 6 as the older, flat layout."""
+KIND = {"kind": "saelens_n2g/dictionary"}
+"""What the commit marker of a dictionary says."""
+TOPK_SETTINGS = ("k", "rescale_acts_by_decoder_norm")
+"""Keys that only a topk dictionary has in `cfg.json`."""
 DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
@@ -54,51 +59,6 @@ class SaeMetadata:
         return {**self.extra, **own, "sae_lens_version": SAELENS_VERSION}
 
 
-@dataclass(frozen=True, eq=False)
-class Dictionary:
-    """A "standard" (ReLU) sparse autoencoder as SAELens stores it; takes raw activations."""
-
-    W_enc: Float[Tensor, "d_in d_sae"]
-    b_enc: Float[Tensor, "d_sae"]
-    W_dec: Float[Tensor, "d_sae d_in"]
-    b_dec: Float[Tensor, "d_in"]
-    log10_sparsity: Float[Tensor, "d_sae"] | None = None
-    """log10 of each feature's share of firing tokens; None where unknown."""
-    subtracts_b_dec: bool = True
-    """Whether `b_dec` is taken off the input (`apply_b_dec_to_input`)."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """The `metadata` object of `cfg.json`."""
-    architecture: str = "standard"
-
-    @classmethod
-    def from_tied(
-        cls, weight: Float[Tensor, "d_sae d_in"], bias: Float[Tensor, "d_sae"], mean: Float[Tensor, "d_in"]
-    ) -> "Dictionary":
-        """The dictionary of `c = relu(M (x - mean) + b)`, `x^ = M^T c + mean`: W_enc is the transpose, bit for bit."""
-        return cls(weight.T.contiguous(), bias, weight.contiguous(), mean)
-
-    @property
-    def d_in(self) -> int:
-        return self.W_dec.shape[1]
-
-    @property
-    def d_sae(self) -> int:
-        return self.W_dec.shape[0]
-
-    @property
-    def tied(self) -> bool:
-        """Whether encoder and decoder are one matrix, bit for bit."""
-        return torch.equal(self.W_enc.T, self.W_dec)
-
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Features of raw activations, >= 0."""
-        return torch.relu((x - self.b_dec if self.subtracts_b_dec else x) @ self.W_enc + self.b_enc)
-
-    def decode(self, features: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
-        """Raw activations rebuilt from features."""
-        return features @ self.W_dec + self.b_dec
-
-
 def save_saelens(folder: Path, dictionary: Dictionary, metadata: SaeMetadata) -> None:
     """Write `dictionary` as a SAELens 6 folder, whole or not at all; an earlier one is replaced.
 
@@ -106,8 +66,9 @@ def save_saelens(folder: Path, dictionary: Dictionary, metadata: SaeMetadata) ->
     """
     from safetensors.torch import save_file
 
-    tensors = {n: getattr(dictionary, n).detach().to("cpu").contiguous() for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
-    config = {
+    names = ("W_enc", "W_dec", "b_dec", *ARCHITECTURES[dictionary.architecture].tensors)
+    tensors = {name: getattr(dictionary, name).detach().to("cpu").contiguous() for name in names}
+    config: dict[str, Any] = {
         "architecture": dictionary.architecture,
         "d_in": dictionary.d_in,
         "d_sae": dictionary.d_sae,
@@ -118,7 +79,9 @@ def save_saelens(folder: Path, dictionary: Dictionary, metadata: SaeMetadata) ->
         "reshape_activations": "none",
         "metadata": metadata.as_json(),
     }
-    with publishing(folder, {"kind": "saelens_n2g/dictionary"}) as work:
+    if dictionary.architecture == "topk":
+        config |= {name: getattr(dictionary, name) for name in TOPK_SETTINGS}
+    with publishing(folder, KIND) as work:
         write_json(work / CONFIG, config)
         save_file(tensors, work / WEIGHTS)
         if dictionary.log10_sparsity is not None:
@@ -126,27 +89,28 @@ def save_saelens(folder: Path, dictionary: Dictionary, metadata: SaeMetadata) ->
 
 
 def load_saelens(folder: Path) -> Dictionary:
-    """Read a SAELens 6 folder of architecture "standard", ours or another's.
+    """Read a SAELens 6 folder, ours or another's, of any architecture in `ARCHITECTURES`.
 
     Raises `ArtefactError` for whatever is missing, damaged, of another shape, dtype or architecture. If there is a
     commit marker, checksums are compared too.
     """
     committed(folder, check=True)
     config = _config(folder / CONFIG)
-    d_in, d_sae, dtype = config["d_in"], config["d_sae"], DTYPES[config["dtype"]]
-    shapes = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    tensors = _tensors(folder / WEIGHTS, shapes, dtype)
+    d_in, d_sae, architecture = config["d_in"], config["d_sae"], config["architecture"]
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    shapes |= dict.fromkeys(ARCHITECTURES[architecture].tensors, (d_sae,))
+    tensors = read_tensors(folder / WEIGHTS, shapes, DTYPES[config["dtype"]])
     sparsity = None
     if (folder / SPARSITY).exists():
-        sparsity = _tensors(folder / SPARSITY, {"sparsity": (d_sae,)}, None)["sparsity"]
+        sparsity = read_tensors(folder / SPARSITY, {"sparsity": (d_sae,)}, None)["sparsity"]
+    tensors.setdefault("b_enc", tensors["W_enc"].new_zeros(d_sae))
+    parts: dict[str, Any] = {**tensors, **{name: config[name] for name in TOPK_SETTINGS if architecture == "topk"}}
     return Dictionary(
-        tensors["W_enc"],
-        tensors["b_enc"],
-        tensors["W_dec"],
-        tensors["b_dec"],
+        **parts,
         log10_sparsity=sparsity,
         subtracts_b_dec=config["apply_b_dec_to_input"],
         metadata=config["metadata"],
+        architecture=architecture,
     )
 
 
@@ -164,21 +128,35 @@ def _config(path: Path) -> dict[str, Any]:
             raise ArtefactError(f"{key} in {path}", "a positive integer", repr(config.get(key)))
     config["dtype"] = str(config.get("dtype")).removeprefix("torch.")
     config.setdefault("apply_b_dec_to_input", True)
+    config.setdefault("rescale_acts_by_decoder_norm", False)
     for key, allowed in (
-        ("architecture", ("standard",)),
+        ("architecture", tuple(ARCHITECTURES)),
         ("dtype", tuple(DTYPES)),
         ("normalize_activations", ("none", None)),
         ("reshape_activations", ("none", None)),
         ("apply_b_dec_to_input", (True, False)),
+        ("rescale_acts_by_decoder_norm", (True, False)),
     ):
         if config.get(key) not in allowed:
             names = " or ".join(str(a) for a in allowed if a is not None)
             raise ArtefactError(f"{key} in {path}", names, repr(config.get(key)))
+    if config["architecture"] == "topk" and not (type(config.get("k")) is int and 1 <= config["k"] <= config["d_sae"]):
+        raise ArtefactError(f"k in {path}", f"an integer from 1 to {config['d_sae']} (d_sae)", repr(config.get("k")))
     return config
 
 
-def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: exactly the names of `shapes`, finite, of `dtype` (None: any float)."""
+def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file: exactly the names of `shapes`, finite, of `dtype` (None: any float).
+
+    Raises `ArtefactError` for a missing or damaged file and as `check_tensors` does.
+    """
+    tensors = load_tensors(path)
+    check_tensors(path, tensors, shapes, dtype)
+    return tensors
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises `ArtefactError` if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -188,6 +166,16 @@ def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dty
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ArtefactError(f"file {path}", "a whole safetensors file", str(error)) from error
+    return tensors
+
+
+def check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None
+) -> None:
+    """Raise `ArtefactError` unless `tensors` (out of `path`) are exactly those of `shapes`, finite, of `dtype`.
+
+    `dtype` None allows any floating-point dtype.
+    """
     if tensors.keys() != shapes.keys():
         wanted, found = (", ".join(sorted(names)) for names in (shapes, tensors))
         raise ArtefactError(f"file {path}", f"tensors {wanted}", found or "none")
@@ -199,4 +187,3 @@ def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dty
             raise ArtefactError(where, str(dtype or "a floating-point dtype"), str(tensor.dtype))
         if not torch.isfinite(tensor).all():
             raise ArtefactError(where, "finite numbers", "NaN or infinity")
-    return tensors

@@ -338,7 +338,7 @@ def matched_share(one: Dictionary, other: Dictionary, at: float = 0.9) -> float:
     code of Cunningham et al. 2023). Holds all n x m cosines, and time grows about as n^2 m: seconds at 4,096 features.
     Raises `InputError` if the widths differ.
     """
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     small, large = _smaller_first(one, other)
     cosines = (small @ large.T).cpu().numpy()

@@ -145,8 +145,10 @@ class SparsePattern(Pattern):
         return torch.mm(self._matrix(values), W, out=out)
 
     def at(self, x: Float[Tensor, "b d"], W: Float[Tensor, "n d"]) -> Tensor:
+        """See `Pattern.at`."""
         ones = self._matrix(torch.ones(len(self._flat), dtype=x.dtype))
-        return torch.sparse.sampled_addmm(ones, x, W.T, beta=0.0).values()
+        out: Tensor = torch.sparse.sampled_addmm(ones, x, W.T, beta=0.0).values()
+        return out
 
     def transposed(self, values: Tensor, x: Float[Tensor, "b d"], out: Tensor | None = None) -> Float[Tensor, "n d"]:
         """See `Pattern.transposed`."""

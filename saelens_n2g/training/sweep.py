@@ -39,6 +39,11 @@ from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
 FORMAT, VERSION = "saelens-n2g/sweep", 1
 TEST_ROWS = 32_768
 """Activations of other documents that dictionaries and principal components are compared on, at most."""
+NOTE = (
+    "On activations of documents that nothing was trained on. FVU: fraction of variance unexplained. Typical rows: "
+    "those at most three times as far from the centre as the median row. PCA: FVU when only the first L0 principal "
+    "components are kept, read off between measured numbers; a dictionary may choose other directions for every row.\n"
+)
 REFERENCE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Numbers of principal components in the figure, as far as there are dimensions."""
 
@@ -224,12 +229,7 @@ def table(points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]]) 
         cells = [f"{test.l0:.1f}", _share(test.fvu), _share(test.fvu_typical), f"{test.dead:,}", _share(reference)]
         features = f"{point.result.dictionary.d_sae:,}"
         lines.append(f"| {point.site} | {point.name} | {features} | " + " | ".join(cells) + " |")
-    note = (
-        "\nOn activations of documents that nothing was trained on. FVU: fraction of variance unexplained. Typical rows:"
-        " those at most three times as far from the centre as the median row. PCA: FVU when only the first L0 principal"
-        " components are kept, read off between measured numbers; a dictionary may choose other directions for every row.\n"
-    )
-    return "\n".join(lines) + "\n" + note
+    return "\n".join(lines) + "\n" + "\n" + NOTE
 
 
 def _share(value: float | None) -> str:

@@ -18,7 +18,7 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=NORM_FLOOR)
-        out = rows / norms
+        out: Tensor = rows / norms
         ctx.save_for_backward(out, norms)
         return out
 

@@ -8,8 +8,6 @@
 The sparsity term acts on the gate alone, so that magnitudes are not shrunk.
 """
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,6 +47,8 @@ class GatedObjective(StatedObjective):
 
     def dictionary(self, mean: Float[Tensor, "d"], scale: float) -> Dictionary:
         """See `Objective.dictionary`."""
-        standard = self.standard(mean, scale)
+        plain = self.standard(mean, scale)
         r_mag, b_mag = (self.parameters[name].detach().cpu() for name in ("r_mag", "b_mag"))
-        return replace(standard, architecture="gated", b_gate=standard.b_enc, r_mag=r_mag, b_mag=b_mag / scale)
+        return Dictionary.gated(
+            plain.W_enc, plain.W_dec, plain.b_dec, b_gate=plain.b_enc, r_mag=r_mag, b_mag=b_mag / scale
+        )
