@@ -47,7 +47,19 @@ AugmenterName = Annotated[
 ]
 MethodName = Annotated[str, typer.Option("--method", help="How graphs are fitted: paper, suffix, refined.")]
 Wandb = Annotated[str, typer.Option(help="auto, online, offline or disabled.")]
-Dictionary = Annotated[Path | None, typer.Option(help="Folder of a trained dictionary (SAELens format).")]
+Dictionary = Annotated[
+    str | None,
+    typer.Option(help="Trained dictionary: a folder (SAELens, sparsify, dictionary_learning) or hf:OWNER/REPO[/PATH]."),
+]
+Architecture = Annotated[
+    str, typer.Option(help="tied, relu, topk, batchtopk, matryoshka, jumprelu or gated; for sweep several with commas.")
+]
+Choice = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Setting of the architecture as NAME=VALUE, e.g. k=32; may be repeated."),
+]
+Stream = Annotated[str, typer.Option(help="Site kind: resid_pre, resid_mid, resid_post, mlp_out, attn_out.")]
+Batch = Annotated[int, typer.Option(help="Activations per step.")]
 Unit = Annotated[str, typer.Option(help="LAYER.KIND/BASIS/INDEX, e.g. 3.mlp_post/neurons/1214.")]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run makes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Remarks and results only.")]
@@ -140,13 +152,13 @@ def train(
     model: Model = "embedded",
     corpus: Corpus = "embedded",
     layer: Layer = 1,
-    stream: Annotated[
-        str, typer.Option(help="Site kind: resid_pre, resid_mid, resid_post, mlp_out, attn_out.")
-    ] = "resid_post",
+    stream: Stream = "resid_post",
+    architecture: Architecture = "tied",
+    option: Choice = None,
     expansion: Annotated[float, typer.Option(help="Features per dimension of the activations (R).")] = 4.0,
     alpha: Annotated[float, typer.Option(help="L1 weight beside a squared error averaged over dimensions.")] = 3e-3,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
-    batch: Annotated[int, typer.Option(help="Activations per step.")] = 256,
+    batch: Batch = 256,
     samples: Annotated[int, typer.Option(help="Activations to train on, epoch after epoch.")] = 1_200_000,
     tokens: Tokens = 400_000,
     width: Width = 128,
@@ -158,11 +170,62 @@ def train(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Train a tied sparse autoencoder on one site and save it as a SAELens folder, `OUT/dictionary/sae`."""
+    """Train a sparse autoencoder on one site and save it as a SAELens folder, `OUT/dictionary/sae`."""
+    options = {k: v for k, v in locals().items() if k not in ("out", "quiet", "option")}
     from saelens_n2g import commands
 
-    options = {k: v for k, v in locals().items() if k not in ("out", "quiet", "commands")}
-    commands.train(_config(bases="sae", **options), out, _reporter(quiet))
+    config = _config(bases="sae", options=commands.choices(option or []), **options)
+    commands.train(config, out, _reporter(quiet))
+
+
+@app.command(
+    epilog=_example(
+        "sweep --layers 4 --alphas 3e-4,1e-3,3e-3 --expansions 4,8 --out runs/sweep",
+        "sweep --layers 1,3 --architecture topk,batchtopk --option k=16,32,64 --out runs/topk",
+    )
+)
+def sweep(
+    out: Out,
+    model: Model = "embedded",
+    corpus: Corpus = "embedded",
+    layers: Annotated[str, typer.Option(help="Layers, with commas between.")] = "1",
+    stream: Stream = "resid_post",
+    architecture: Architecture = "tied",
+    option: Choice = None,
+    alphas: Annotated[str, typer.Option(help="Sparsity weights, with commas between.")] = "1e-3,3e-3,6e-3",
+    expansions: Annotated[str, typer.Option(help="Features per dimension (R), with commas between.")] = "4",
+    seeds: Annotated[str, typer.Option(help="Seeds of the first weights, with commas between.")] = "0",
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
+    batch: Batch = 256,
+    samples: Annotated[int | None, typer.Option(help="Activations to train on; default: all, once.")] = None,
+    tokens: Tokens = 400_000,
+    width: Width = 128,
+    wandb: Wandb = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    bos: Bos = "auto",
+    revision: Revision = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train many dictionaries in one pass over the model, and draw what sparsity costs."""
+    options = {k: v for k, v in locals().items() if k not in ("out", "quiet", "option")}
+    from saelens_n2g import commands
+
+    commands.sweep(out=out, reporter=_reporter(quiet), choices=option or [], **options)
+
+
+@app.command(epilog=_example("push runs/sae/dictionary/sae OWNER/NAME"))
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a dictionary (SAELens format).")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    path: Annotated[str, typer.Option(help="Folder in the repository.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Put a dictionary on the Hugging Face hub, with a model card."""
+    from saelens_n2g.bases.hub import push_to_hub
+
+    typer.echo(push_to_hub(folder, repo, private=private, path_in_repo=path))
 
 
 @app.command(epilog=_example("exemplars --unit 3.mlp_post/neurons/1214 --out runs/unit"))

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,12 @@ def config_of(
     unit: str | None = None,
     bases: str = ",".join(BASES),
     stream: str = "resid_post",
-    dictionary: Path | None = None,
+    dictionary: str | Path | None = None,
     units: int = 32,
     tokens: int = 400_000,
     width: int = 128,
+    architecture: str = "tied",
+    options: Mapping[str, Any] | None = None,
     expansion: float = 4.0,
     alpha: float = 3e-3,
     lr: float = 3e-3,
@@ -58,6 +60,8 @@ def config_of(
         layer = site.layer
         neurons, stream = (site.kind, stream) if bases == "neurons" else (neurons, site.kind)
     training = TrainingConfig(
+        architecture=architecture,
+        options=options or {},
         expansion=expansion,
         alpha=alpha,
         lr=lr,
@@ -73,7 +77,7 @@ def config_of(
         neurons=neurons,  # type: ignore[arg-type]  # a kind, checked by Site
         stream=stream,  # type: ignore[arg-type]  # likewise
         bases=tuple(name.strip() for name in bases.split(",") if name.strip()),
-        dictionary=None if dictionary is None else str(dictionary),
+        dictionary=None if dictionary is None else _located(str(dictionary)),
         training=training,
         rule=UnitRule(units=units, seed=seed),
         method=method,
@@ -81,6 +85,12 @@ def config_of(
         seed=seed,
     )
     return replace(config, options=without_augmentation(config.method_options)) if augmenter == "none" else config
+
+
+def _located(dictionary: str) -> str:
+    from saelens_n2g.bases.hub import locate_dictionary
+
+    return str(locate_dictionary(dictionary))
 
 
 def parse_unit(text: str) -> tuple[Site, str, int]:
@@ -147,6 +157,68 @@ def train(config: RunConfig, out: Path, reporter: Reporter) -> None:
     test = dictionary.metadata["evaluation"]["test"]
     print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
     print(f"on test documents: fvu {test['fvu']:.4f}, l0 {test['l0']:.1f}, dead {test['dead']} of {dictionary.d_sae}")
+
+
+def choices(given: Sequence[str]) -> dict[str, Any]:
+    """`["k=32", "aux_weight=0"]` -> values of an architecture's options, numbers as such. Raises `InputError`."""
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"option {text!r}", "NAME=VALUE", "another form")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _list(text: str, kind: type) -> list[Any]:
+    """Values with commas between. Raises `InputError`."""
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"values {text!r}", f"{kind.__name__} values with commas between", "another form") from None
+
+
+def sweep(
+    *,
+    out: Path,
+    reporter: Reporter,
+    layers: str = "1",
+    architecture: str = "tied",
+    alphas: str = "1e-3,3e-3,6e-3",
+    expansions: str = "4",
+    seeds: str = "0",
+    choices: Sequence[str] = (),
+    samples: int | None = None,
+    **options: Any,
+) -> None:
+    """Train dictionaries of all combinations in one pass over the subject. `options` are those of `config_of`.
+
+    `choices` are options of the architectures as NAME=VALUE,VALUE. Without `samples` every token of the fit text is
+    seen once. Raises `InputError`.
+    """
+    from saelens_n2g.comparison.sweeping import run_sweep
+
+    numbers, every = _list(layers, int), {"architecture": _list(architecture, str), "alpha": _list(alphas, float)}
+    every |= {"expansion": _list(expansions, float), "seed": _list(seeds, int)}
+    for text in choices:
+        name, _, values = text.partition("=")
+        every[name] = [_value(value) for value in values.split(",")]
+    config = config_of(bases="sae", layer=numbers[0] if numbers else 0, **options)
+    varied = {name: values for name, values in every.items() if len(values) != 1}
+    base = replace(config.training, **{k: v[0] for k, v in every.items() if len(v) == 1 and k not in _names(choices)})
+    varied |= {name: every[name] for name in _names(choices)}
+    print(run_sweep(config, base, varied, numbers, samples, out, reporter))
+
+
+def _names(choices: Sequence[str]) -> list[str]:
+    return [text.partition("=")[0] for text in choices]
 
 
 def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Reporter) -> None:

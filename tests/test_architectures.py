@@ -199,8 +199,8 @@ def test_training_lowers_the_loss_and_metrics_add_up(name):
 
 
 CODES = {
-    "relu": lambda own, before, _y: before.clamp(min=0),
-    "topk": lambda own, before, _y: topk_code(before),
+    "relu": lambda _own, before, _y: before.clamp(min=0),
+    "topk": lambda _own, before, _y: topk_code(before),
     "jumprelu": lambda own, before, _y: before * (before > own["log_threshold"].exp()),
     "gated": lambda own, before, y: (
         (before > 0) * (own["r_mag"].exp() * ((y - own["offset"]) @ own["encoder"].T) + own["b_mag"]).clamp(min=0)

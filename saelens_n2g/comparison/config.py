@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.bases.formats import CONFIG, WEIGHTS
+from saelens_n2g.bases.foreign import dictionary_files
 from saelens_n2g.comparison.results import VERSION
 from saelens_n2g.comparison.units import UnitRule
 from saelens_n2g.errors import InputError
@@ -72,7 +72,7 @@ class RunConfig:
     bases: tuple[str, ...] = BASES
     """Which bases, in the order of the tables."""
     dictionary: str | None = None
-    """Folder of a trained dictionary in SAELens format; None trains one."""
+    """Folder of a trained dictionary (SAELens, sparsify or dictionary_learning); None trains one."""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(alpha=3e-3, lr=3e-3, batch=256, samples=1_200_000)
     )
@@ -144,7 +144,7 @@ class RunConfig:
 
     def _given(self) -> list[str]:
         """What a dictionary from elsewhere is, so that another one in the same place is not taken for it."""
-        files = [Path(self.dictionary or "") / name for name in (CONFIG, WEIGHTS)]
+        files = [Path(self.dictionary or "") / name for name in sorted(dictionary_files())]
         return [str(self.dictionary), *(sha256_of(path) if path.is_file() else "missing" for path in files)]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_n2g.bases.base import Basis
-from saelens_n2g.bases.formats import load_saelens
+from saelens_n2g.bases.foreign import load_dictionary
 from saelens_n2g.bases.registry import basis_kind
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.config import BASES, RunConfig
@@ -111,7 +111,7 @@ def run_layers(config: LayersConfig, folder: Path, reporter: Reporter) -> Layers
         for layer in config.layers:  # refused now and not after an hour's work
             workspace.subject.check(config.at(layer).site(config.basis))
             if config.basis == "sae":
-                sae_basis(Site(layer, config.run.stream), load_saelens(Path(str(config.at(layer).dictionary))))
+                sae_basis(Site(layer, config.run.stream), load_dictionary(Path(str(config.at(layer).dictionary))))
         workspace.windows  # noqa: B018  # loaded before it is shared
         workspace.store_for([config.at(layer) for layer in config.layers])
         workspace.texts  # noqa: B018  # counted once for all layers

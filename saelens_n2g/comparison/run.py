@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from saelens_n2g.bases.formats import SaeMetadata, load_saelens
+from saelens_n2g.bases.foreign import load_dictionary
+from saelens_n2g.bases.formats import SaeMetadata
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.explain import explain_basis
@@ -42,7 +43,7 @@ def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonRe
         if config.dictionary is None:
             train_dictionary(workspace)
         else:  # refused now and not after an hour's work
-            sae_basis(config.site("sae"), load_saelens(Path(config.dictionary)))
+            sae_basis(config.site("sae"), load_dictionary(Path(config.dictionary)))
     results = [explained(workspace, name) for name in config.bases]
     result = ComparisonResult(
         bases=tuple(results),
@@ -164,9 +165,11 @@ def _dictionary(workspace: Workspace) -> dict[str, Any]:
     """What is said of the dictionary in the report. A foreign one may know less of itself."""
     config = workspace.config
     folder = Path(config.dictionary) if config.dictionary else workspace.folder / "dictionary" / "sae"
-    dictionary = load_saelens(folder)
+    dictionary = load_dictionary(folder)
     known = dictionary.metadata
     out: dict[str, Any] = {"d_in": dictionary.d_in, "d_sae": dictionary.d_sae, "tied": dictionary.tied}
+    if dictionary.architecture != "standard":
+        out["architecture"] = dictionary.architecture
     evaluation, training = known.get("evaluation"), known.get("training")
     test = evaluation.get("test") if isinstance(evaluation, dict) else None
     if isinstance(test, dict):

@@ -90,14 +90,15 @@ def vary(base: TrainingConfig, settings: Mapping[str, Sequence[Any]]) -> dict[st
         kind.make_options(config.options)
         shown = {name: value for name, value in chosen.items() if name in own or name in given}
         used |= shown.keys()
-        found["-".join(f"{name}{_word(value)}" for name, value in shown.items()) or config.architecture] = config
+        found["-".join(_word(name, value) for name, value in shown.items()) or config.architecture] = config
     if unknown := sorted(settings.keys() - used):
         raise InputError("settings of a sweep", "fields of TrainingConfig or options", ", ".join(unknown))
     return found
 
 
-def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _word(name: str, value: Any) -> str:
+    said = f"{value:g}" if isinstance(value, float) else str(value)
+    return said if name == "architecture" else f"{name}{said}"
 
 
 def sweep(
@@ -141,6 +142,20 @@ def sweep(
     points = [Point(*name, result) for name, result in zip(names, results, strict=True)]
     _write(points, {site: _reference(samples[site], unseen[site].data) for site in sites}, folder, provenance or {})
     return points
+
+
+def table_of(points: Sequence[Point]) -> str:
+    """One line for each dictionary, for a terminal."""
+    width = max(len(point.name) for point in points)
+    lines = []
+    for point in points:
+        test = point.result.test
+        assert test is not None
+        what = f"{point.site}  {point.name:{width}s}"
+        lines.append(
+            f"{what}  L0 {test.l0:8.1f}  FVU {_share(test.fvu)}  dead {test.dead:,} of {test.dead + test.alive:,}"
+        )
+    return "\n".join(lines)
 
 
 class _TestRows:
