@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-DENSEST = 0.1
+DENSEST = 0.15
 """Share of active entries up to which compressed rows are faster, measured on one core (benchmarks/sae_step.py)."""
 
 

@@ -197,7 +197,7 @@ def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]
     return {site: _TestRows(torch.cat(rows)) for site, rows in found.items()}
 
 
-def _reference(rows: Float[Tensor, "rows d"], test: Float[Tensor, "rows d"]) -> list[tuple[int, float]]:
+def _reference(rows: Float[Tensor, "rows d"], test: Float[Tensor, "unseen d"]) -> list[tuple[int, float]]:
     ks = [k for k in REFERENCE if k <= rows.shape[1]]
     return pca_curve(rows, ks, test)
 

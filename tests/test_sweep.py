@@ -1,0 +1,246 @@
+"""Sweeps and interruptions: many dictionaries from one pass, the same as one by one; killed, they end the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from saelens_n2g.bases.foreign import load_dictionary
+from saelens_n2g.bases.formats import SaeMetadata
+from saelens_n2g.corpus import Windows
+from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
+from saelens_n2g.training import TrainingConfig, train, train_several
+from saelens_n2g.training.blocks import SubjectBlocks
+from saelens_n2g.training.loop import STOPPED, job_of
+from saelens_n2g.training.stream import MultiStream
+from saelens_n2g.training.sweep import sweep, vary
+
+D, WIDTH, VOCAB = 6, 9, 40
+SITES = (Site(0, "resid_post"), Site(1, "resid_post"))
+BASE = TrainingConfig(expansion=2.0, batch=32, samples=32 * 12, log_every=4, checkpoint_every=5, wandb="disabled")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Tables:
+    """A subject whose activations are looked up by token and position; counts the tokens it is run on."""
+
+    def __init__(self) -> None:
+        draws = torch.Generator().manual_seed(4)
+        self.values = {site: torch.randn(VOCAB, WIDTH, D, generator=draws) + site.layer for site in SITES}
+        self.tokens = 0
+
+    def activations(self, ids, sites):
+        self.tokens += ids.numel()
+        places = torch.arange(ids.shape[1]).expand(ids.shape)
+        return {site: self.values[site][ids, places] for site in sites}
+
+    def describe(self):
+        return {"model": "tables"}
+
+
+def windows(n: int, seed: int) -> Windows:
+    tokens = np.random.default_rng(seed).integers(1, VOCAB, size=(n, WIDTH)).astype(np.int32)
+    tokens[:, 0] = 0
+    lengths = np.full(n, WIDTH, dtype=np.int32)
+    return Windows(tokens, lengths, np.arange(n, dtype=np.int32), tuple(map(str, range(n))), 0, "tables")
+
+
+def metadata(site: Site) -> SaeMetadata:
+    return SaeMetadata("tables", site.hook, WIDTH, True)
+
+
+def run(folder: Path, configs, subject=None, sites=SITES, on_step=None):
+    fit, test = windows(60, 0), windows(20, 1)
+    return sweep(subject or Tables(), fit, test, sites, configs, folder, metadata=metadata, on_step=on_step)
+
+
+CONFIGS = vary(BASE, {"architecture": ["tied", "topk"], "alpha": [1e-3, 1e-2], "k": [2]})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "sae" / "sae_weights.safetensors")
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- which dictionaries -----------------------------------------------------------------------------------------
+
+
+def test_all_combinations_are_named_by_what_was_varied():
+    assert list(CONFIGS) == ["tied-alpha0.001", "tied-alpha0.01", "topk-k2"]
+    assert [c.alpha for c in CONFIGS.values()] == [1e-3, 1e-2, BASE.alpha], "TopK has no alpha"
+    assert [dict(c.options) for c in CONFIGS.values()] == [{}, {}, {"k": 2}]
+    assert list(vary(BASE, {"seed": [0, 1], "expansion": [2.0]})) == ["seed0-expansion2", "seed1-expansion2"]
+    assert list(vary(BASE, {})) == ["tied"]
+
+
+@pytest.mark.parametrize("settings", [{"alfa": [1]}, {"k": [3]}, {"architecture": ["tied"], "threshold": [1.0]}])
+def test_settings_that_nothing_has_are_refused(settings):
+    with pytest.raises(InputError, match="fields of TrainingConfig or options"):
+        vary(BASE, settings)
+
+
+# --- one pass ---------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path):
+    subject = Tables()
+    points = run(tmp_path / "sweep", CONFIGS, subject)
+    assert subject.tokens == (60 + 20) * WIDTH, "every window once, for two sites and three dictionaries each"
+    assert [(str(p.site), p.name) for p in points] == [(str(s), name) for s in SITES for name in CONFIGS]
+    for point in points:
+        streams = MultiStream(SubjectBlocks(Tables(), windows(60, 0), SITES), batch=32, buffer_rows=384, seed=0)
+        place = tmp_path / point.name / str(point.site)
+        job = job_of(point.config, streams.at(point.site), place, metadata=metadata(point.site))
+        # What the first buffer serves before it is filled up is what a sweep knows of the rows.
+        train_several([replace(job, data=streams.statistics(288)[point.site])])
+        assert_same(weights(tmp_path / "sweep" / f"{point.site}-{point.name}"), weights(place))
+
+
+def test_a_sweep_writes_its_comparison(tmp_path):
+    points = run(tmp_path, CONFIGS, sites=SITES[:1])
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    assert (found["format"], found["version"]) == ("saelens-n2g/sweep", 1)
+    assert [p["test"]["fvu"] for p in found["points"]] == [p.result.test.fvu for p in points]
+    assert [k for k, _ in found["pca"]["0.resid_post"]] == [1, 2, 4]
+    rows = (tmp_path / "sweep.md").read_text().splitlines()[2:5]
+    assert [row.split(" | ")[1] for row in rows] == list(CONFIGS)
+    for name in CONFIGS:
+        dictionary = load_dictionary(tmp_path / name / "sae")
+        assert dictionary.architecture == ("topk" if name.startswith("topk") else "standard")
+        assert {"training.png", "training.svg", "metrics.jsonl"} <= {p.name for p in (tmp_path / name).iterdir()}
+    assert (tmp_path / "frontier-0.resid_post.png").read_bytes()[:4] == b"\x89PNG"
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_a_sweep_cut_short_ends_with_the_same_weights(tmp_path, step):
+    def stop(done, _total, _line):
+        if done == step:
+            raise Cut
+
+    run(tmp_path / "whole", CONFIGS)
+    with pytest.raises(Cut):
+        run(tmp_path / "cut", CONFIGS, on_step=stop)
+    run(tmp_path / "cut", CONFIGS)
+    for place in (tmp_path / "whole").glob("*/sae"):
+        assert_same(weights(place.parent), weights(tmp_path / "cut" / place.parent.name))
+
+
+def test_jobs_behind_catch_up(tmp_path):
+    """One of two has a later checkpoint: the other is brought there, the first is not trained twice."""
+    rows = torch.randn(200, D, generator=torch.Generator().manual_seed(0))
+    configs = [BASE, replace(BASE, alpha=0.01)]
+
+    def jobs(where):
+        return [job_of(c, rows, tmp_path / where / str(i), metadata=metadata(SITES[0])) for i, c in enumerate(configs)]
+
+    def stop_at(step):
+        def stop(done, _total, _line):
+            if done == step:
+                raise Cut
+
+        return stop
+
+    whole = train_several(jobs("whole"))
+    for index, step in ((0, 11), (1, 6)):
+        with pytest.raises(Cut):
+            train_several(jobs("cut")[index : index + 1], on_step=stop_at(step))
+    seen = []
+    train_several(jobs("cut"), on_step=lambda done, *_: seen.append(done))
+    assert seen[0] == 6
+    for index in range(2):
+        assert_same(weights(whole[index].folder.parent), weights(tmp_path / "cut" / str(index)))
+
+
+def test_jobs_that_do_not_go_together_are_refused(tmp_path):
+    rows = torch.randn(200, D)
+    one = job_of(BASE, rows, tmp_path / "a", metadata=metadata(SITES[0]))
+    other = job_of(replace(BASE, batch=16), rows, tmp_path / "b", metadata=metadata(SITES[0]))
+    with pytest.raises(InputError, match="training option batch"):
+        train_several([one, other])
+    with pytest.raises(InputError, match="one of them twice"):
+        train_several([one, one])
+    with pytest.raises(InputError, match="at least one job"):
+        train_several([])
+    stream = MultiStream(SubjectBlocks(Tables(), windows(60, 0), SITES), batch=16, buffer_rows=256).at(SITES[0])
+    with pytest.raises(InputError, match="32 rows a step"):
+        train(BASE, stream, tmp_path / "c", metadata=metadata(SITES[0]))
+
+
+# --- killed -----------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, time, torch
+from pathlib import Path
+from saelens_n2g.bases.formats import SaeMetadata
+from saelens_n2g.training import TrainingConfig, train
+torch.set_num_threads(1)
+rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+config = TrainingConfig(expansion=2.0, batch=32, samples=32 * 60, checkpoint_every=3, wandb="disabled")
+def step(done, total, line):
+    print(done, flush=True)
+    time.sleep(float(sys.argv[2]))
+train(config, rows, Path(sys.argv[1]), metadata=SaeMetadata("t", "blocks.0.hook_resid_post", 8, True), on_step=step)
+"""
+
+
+def start(folder: Path, pause: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(pause)], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+def reach(process: subprocess.Popen[str], step: int) -> int:
+    """Wait until a step is done; the last one seen."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= step:
+            return int(line)
+    raise AssertionError(f"the process ended with {process.wait()} before step {step}")
+
+
+def test_killed_and_stopped_a_run_ends_with_the_same_weights(tmp_path):
+    whole = start(tmp_path / "whole", 0.0)
+    whole.communicate()
+    assert whole.returncode == 0
+    for step, number in ((8, signal.SIGKILL), (20, signal.SIGTERM), (31, signal.SIGKILL)):
+        process = start(tmp_path / "cut", 0.02)
+        reached = reach(process, step)
+        time.sleep(0.01)
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=60)
+        last = max([reached, *map(int, rest.split())])
+        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else STOPPED)
+        kept = [int(p.name.removeprefix("step-")) for p in (tmp_path / "cut" / "checkpoints").glob("step-*")]
+        assert max(kept) == last if number == signal.SIGTERM else max(kept) >= last - 3, "no more is lost than that"
+    end = start(tmp_path / "cut", 0.0)
+    first = reach(end, 1)
+    end.communicate()
+    assert end.returncode == 0
+    assert first > 25, "it went on where it was"
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "cut" / "metrics.jsonl").read_bytes()
