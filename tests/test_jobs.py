@@ -281,3 +281,25 @@ def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / "shard_00000" / "values.json").write_text("[")
     with pytest.raises(ArtefactError, match=r"shard_00000/values\.json"):
         LocalEngine().run(Squares(tmp_path), cut(4, 4))
+
+
+def test_a_folder_is_removed_at_one_stroke(tmp_path, monkeypatch):
+    """Killed in the middle, what is left is not taken for the folder."""
+    folder = tmp_path / "one"
+    for name in ("a", "b"):
+        write_text(folder / name, name)
+
+    def killed(path):
+        (path / "one" / "a").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artefacts.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        artefacts.remove_folder(folder)
+    assert not folder.exists()
+    assert [p.name[:5] for p in tmp_path.iterdir()] == [".one."]
+    monkeypatch.undo()
+    write_text(folder / "c", "c")
+    artefacts.remove_folder(folder)
+    artefacts.remove_folder(folder)
+    assert not folder.exists()

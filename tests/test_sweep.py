@@ -38,6 +38,13 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(request, monkeypatch):
+    """Of dozens of dictionaries; the tests of what is written see to them."""
+    if "writes" not in request.node.name:
+        monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)
+
+
 class Tables:
     """A subject whose activations are looked up by token and position; counts the tokens it is run on."""
 
@@ -136,7 +143,7 @@ class Cut(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize("step", [1, 8])
 def test_a_sweep_cut_short_ends_with_the_same_weights(tmp_path, step):
     def stop(done, _total, _line):
         if done == step:

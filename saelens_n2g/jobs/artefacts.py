@@ -128,6 +128,15 @@ def publishing(folder: Path, meta: dict[str, Any]) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at one stroke: it is there as it was, or gone, even for one who is killed while removing it."""
+    if not folder.exists():
+        return
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".old.tmp"))
+    os.rename(folder, aside / folder.name)
+    shutil.rmtree(aside)
+
+
 def committed(folder: Path, *, check: bool = False) -> dict[str, Any] | None:
     """The `meta` of a finished folder, or None when there is none.
 

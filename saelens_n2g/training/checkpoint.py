@@ -4,7 +4,6 @@
 one before it is removed, so there is a checkpoint at every moment after the first.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from saelens_n2g.errors import ArtefactError, InputError
-from saelens_n2g.jobs.artefacts import committed, publishing, require
+from saelens_n2g.jobs.artefacts import committed, publishing, remove_folder, require
 
 STATE = "state.safetensors"
 
@@ -34,7 +33,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], identi
         save_file({k: v.detach().to("cpu").contiguous() for k, v in state.items()}, work / STATE)
     for other in folder.iterdir():
         if other != place:
-            shutil.rmtree(other)
+            remove_folder(other)
 
 
 def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
@@ -64,5 +63,4 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove all, once the finished dictionary is in place."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_folder(folder)
