@@ -119,6 +119,7 @@ def over_processes(
     for tensor in (*gradients, scalars, mean):
         tensor.div_(group.size)
     mse, square, *parts = scalars.unbind()
+    fired = fired.to(metrics.fired.dtype)
     return StepMetrics(
         mse=mse,
         parts=dict(zip(metrics.parts, parts, strict=True)),

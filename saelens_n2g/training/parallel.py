@@ -158,7 +158,7 @@ def group_from_environment(device: str = "cpu") -> Iterator[Group]:
     if (given := _variables(os.environ)) is None:
         yield SINGLE
         return
-    local_rank, cuda = given, torch.device(device).type == "cuda"
+    local_rank, cuda = given, device.startswith("cuda")
     if cuda:
         _check_gpu(local_rank)
         torch.cuda.set_device(local_rank)
