@@ -29,11 +29,11 @@ from saelens_n2g.training.parallel import SINGLE, Group, Single, group_from_envi
 from saelens_n2g.training.rows import RowStream, Statistics, as_rows
 from saelens_n2g.training.run import Run
 
-D, N, B, STEPS = 6, 24, 40, 10
+D, N, B, STEPS = 6, 48, 40, 10
 OPTIONS = {
-    "topk": TopKOptions(k=4, aux_k=3),
-    "batchtopk": TopKOptions(k=4, aux_k=3),
-    "matryoshka": MatryoshkaOptions(k=4, aux_k=3, prefixes=(0.25, 0.5, 1.0)),
+    "topk": TopKOptions(k=2, aux_k=3),
+    "batchtopk": TopKOptions(k=2, aux_k=3),
+    "matryoshka": MatryoshkaOptions(k=2, aux_k=3, prefixes=(0.25, 0.5, 1.0)),
 }
 OVER_A_BATCH = ("batchtopk", "matryoshka")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -60,7 +60,7 @@ def learnt(name, dtype, group=SINGLE):
         alpha=0.03,
         lr=1e-2,
         seed=1,
-        dead_after=100,
+        dead_after=60,
         dtype=DTYPES[dtype],
         options=OPTIONS.get(name),
         group=group,
@@ -214,6 +214,13 @@ def test_two_processes_step_as_one_does(place, name, dtype):
             assert_near(state[key], tensor, {"float32": 1e-6, "float64": 1e-10}[dtype])
 
 
+def test_dead_features_take_part_in_that():
+    """Else the auxiliary loss and the counter that it looks at would be compared in name only."""
+    state = learnt("topk", "float64")
+    assert (state["since"] >= 60).any()
+    assert state["metrics.auxiliary_reconstruction_loss"] > 0
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MODULES)
 def test_processes_stay_the_same_bit_for_bit(place, name, dtype):
@@ -225,7 +232,7 @@ def test_processes_stay_the_same_bit_for_bit(place, name, dtype):
 @pytest.mark.parametrize("name", OVER_A_BATCH)
 def test_a_choice_over_the_batch_is_one_over_each_part(place, name):
     state, expected = load_file(place / f"{name}-float64-0.safetensors"), learnt(name, "float64")
-    assert state["metrics.l0"] == expected["metrics.l0"] == 4
+    assert state["metrics.l0"] == expected["metrics.l0"] == 2
     assert not torch.equal(state["encoder"], expected["encoder"])
     assert state["threshold"] > 0
 
