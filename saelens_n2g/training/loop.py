@@ -9,16 +9,19 @@
 
 `train` learns one dictionary; `train_several` learns many from the same batches, in one pass over the activations.
 A run that is killed goes on from its last checkpoint, one that is sent SIGTERM from the step that it was in.
+
+Under `torchrun` the processes train together (`training/parallel.py`): each has its part of every batch, and the first
+of them writes. All must see the same folder. A run may be continued by another number of processes.
 """
 
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,11 +32,13 @@ from saelens_n2g.training.checkpoint import load_checkpoint, remove_checkpoints,
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.logging import METRICS, MetricsFile, Report, WandbRun, report_as_warning, wandb_mode
 from saelens_n2g.training.metrics import Evaluation, density_values, evaluate, feature_density
+from saelens_n2g.training.parallel import Group, group_from_environment
 from saelens_n2g.training.rows import Rows, RowStream, Statistics, Stream, as_rows, statistics, stream_statistics
 from saelens_n2g.training.run import Run, matmul_precision
 
 Progress = Callable[[int, int, Mapping[str, float | int]], None]
-"""Called after every step with steps done, steps in all, and the latest line of metrics (empty before the first)."""
+"""Called after every step with steps done, steps in all, and the latest line of metrics (empty before the first).
+Of several processes only the first one calls it."""
 STOPPED = 143
 """Exit status after SIGTERM, as shells give it."""
 
@@ -83,17 +88,20 @@ def train(
     test_rows: Any = None,
     on_step: Progress | None = None,
     report: Report = report_as_warning,
+    group: Group | None = None,
 ) -> TrainingResult:
     """Train a dictionary on `rows` and publish it as `folder/sae`.
 
     rows: (rows, d_in) tensor, array (mapped from a file if wanted), `Rows`, or a `Stream` of `config.batch` rows a
     step; raw activations, without those at BOS. test_rows: the same, but no stream. metadata: what they are
     activations of. A checkpoint in `folder` of the same settings and data is continued, to the same weights that an
-    undisturbed run ends with. `report` takes one-line remarks.
-    Raises `InputError` for unusable activations, a diverging loss, or a checkpoint of another run.
+    undisturbed run ends with. `report` takes one-line remarks. group: the processes that train together; None for those
+    that torchrun has started, or else this one alone. All get the result.
+    Raises `InputError` for unusable activations, a diverging loss, a checkpoint of another run, or processes that do
+    not agree in settings and data.
     """
     job = job_of(config, rows, folder, metadata=metadata, test_rows=test_rows)
-    return train_several([job], on_step=on_step, report=report)[0]
+    return train_several([job], on_step=on_step, report=report, group=group)[0]
 
 
 def job_of(config: TrainingConfig, rows: Any, folder: Path, *, metadata: SaeMetadata, test_rows: Any = None) -> Job:
@@ -109,38 +117,15 @@ def job_of(config: TrainingConfig, rows: Any, folder: Path, *, metadata: SaeMeta
     return Job(config, folder, metadata, stream, statistics(known), (len(known),), known, test)
 
 
-class _Learner:
-    """A run with its files: what `train_several` moves forward step by step."""
+class _Files(NamedTuple):
+    """What a run writes while it goes."""
 
-    def __init__(self, job: Job, report: Report) -> None:
-        self.job, self.run = job, Run(job.config, job.data)
-        self.identity = self.run.identity(list(job.source))
-        self.checkpoints = job.folder / "checkpoints"
-        self.line: dict[str, float | int] = {}
-        if checkpoint := load_checkpoint(self.checkpoints, self.identity):
-            self.run.load_state(checkpoint.state, checkpoint.step)
-        if self.run.steps_done > job.config.steps():
-            raise InputError(
-                f"checkpoint in {self.checkpoints}", f"at most {job.config.steps()} steps", str(self.run.steps_done)
-            )
-        about = {"training": job.config.as_json(), "metadata": job.metadata.as_json(), "identity": self.identity}
-        self.wandb = WandbRun(wandb_mode(job.config.wandb), job.folder, job.config.wandb_project, about, report)
-        self.log = MetricsFile(job.folder / METRICS, self.run.steps_done * job.config.batch)
+    log: MetricsFile
+    wandb: WandbRun
 
-    def step(self, rows: Float[Tensor, "b d"]) -> None:
-        """Learn from a batch, with what has to happen after it."""
-        run, config = self.run, self.run.config
-        metrics = run.step(rows)
-        if run.steps_done % config.log_every == 0 or run.steps_done == config.steps():
-            self.line = run.line(metrics)
-            self.log.write(self.line)
-            self.wandb.log(self.line)
-        if config.checkpoint_every and run.steps_done % config.checkpoint_every == 0:
-            self.save()
-
-    def save(self) -> None:
-        """Write a checkpoint now."""
-        save_checkpoint(self.checkpoints, self.run.steps_done, self.run.state(), self.identity)
+    def write(self, line: Mapping[str, float | int]) -> None:
+        self.log.write(line)
+        self.wandb.log(line)
 
     def close(self) -> None:
         """End the files of a run that does not get to its end; harmless for one that has."""
@@ -148,26 +133,96 @@ class _Learner:
         self.wandb.finish({}, exit_code=1)
 
 
+class _Learner:
+    """A run with its files: what `train_several` moves forward step by step. Of several processes one has files."""
+
+    def __init__(self, job: Job, group: Group) -> None:
+        self.job, self.run = job, Run(job.config, job.data, group)
+        self.identity = self.run.identity(list(job.source))
+        self.checkpoints = job.folder / "checkpoints"
+        self.line: dict[str, float | int] = {}
+        self.files: _Files | None = None
+
+    def agreed(self) -> list[str | int]:
+        """What processes that train together must have in common."""
+        config = self.job.config
+        return [self.identity, config.steps(), config.log_every, config.checkpoint_every]
+
+    def load(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if checkpoint := load_checkpoint(self.checkpoints, self.identity):
+            self.run.load_state(checkpoint.state, checkpoint.step)
+        steps = self.job.config.steps()
+        if self.run.steps_done > steps:
+            raise InputError(f"checkpoint in {self.checkpoints}", f"at most {steps} steps", str(self.run.steps_done))
+
+    def open(self, report: Report) -> _Files:
+        """Begin to write."""
+        job = self.job
+        about = {"training": job.config.as_json(), "metadata": job.metadata.as_json(), "identity": self.identity}
+        wandb = WandbRun(wandb_mode(job.config.wandb), job.folder, job.config.wandb_project, about, report)
+        self.files = _Files(MetricsFile(job.folder / METRICS, self.run.steps_done * job.config.batch), wandb)
+        for remark in self.run.remarks():
+            report(remark)
+        return self.files
+
+    def step(self, rows: Float[Tensor, "b d"]) -> None:
+        """Learn from a batch, with what has to happen after it."""
+        run, config = self.run, self.run.config
+        metrics = run.step(rows)
+        if run.steps_done % config.log_every == 0 or run.steps_done == config.steps():
+            self.line = run.line(metrics)  # in every process, so that a loss that is no number ends them all
+            if self.files is not None:
+                self.files.write(self.line)
+        if config.checkpoint_every and run.steps_done % config.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        if self.files is not None:
+            save_checkpoint(self.checkpoints, self.run.steps_done, self.run.state(), self.identity)
+
+
 def train_several(
-    jobs: Sequence[Job], *, on_step: Progress | None = None, report: Report = report_as_warning
+    jobs: Sequence[Job],
+    *,
+    on_step: Progress | None = None,
+    report: Report = report_as_warning,
+    group: Group | None = None,
 ) -> list[TrainingResult]:
     """Train all jobs at once: every batch of a stream is fetched once for the jobs that share it.
 
     Settings may differ in everything but batch, samples and precision. `on_step` sees the first job's metrics.
-    Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first.
+    Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first. `group` as
+    in `train`.
     Raises as `train`, and `InputError` for settings that differ where they must not, or a folder given twice.
     """
     _check(jobs)
-    with matmul_precision(jobs[0].config.precision), ExitStack() as stack:
-        learners = []
-        for job in jobs:
-            learners.append(_Learner(job, report))
-            stack.callback(learners[-1].close)
-        _steps(learners, on_step)
+    devices = sorted({job.config.device for job in jobs}, reverse=True)  # cuda before cpu: its group serves both
+    with ExitStack() as stack:
+        together = stack.enter_context(group_from_environment(devices[0]) if group is None else nullcontext(group))
+        stack.enter_context(matmul_precision(jobs[0].config.precision))
+        learners = _begin(jobs, together)
+        if together.is_writer:
+            for learner in learners:
+                stack.callback(learner.open(report).close)
+        _steps(learners, on_step, together)
         results = [_publish(learner) for learner in learners]
-    for learner in learners:
-        remove_checkpoints(learner.checkpoints)
+        if together.is_writer:
+            for learner in learners:
+                remove_checkpoints(learner.checkpoints)
+        together.barrier()  # what was written is there for all
     return results
+
+
+def _begin(jobs: Sequence[Job], group: Group) -> list[_Learner]:
+    """All jobs where their checkpoints stand. Nothing is written before every process has read them."""
+    learners = [_Learner(job, group) for job in jobs]
+    group.agree("settings and activations", [learner.agreed() for learner in learners])
+    for learner in learners:
+        learner.load()
+    group.agree("checkpoints", [learner.run.steps_done for learner in learners])
+    return learners
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -180,8 +235,8 @@ def _check(jobs: Sequence[Job]) -> None:
         raise InputError("folders of several jobs", "one for each", "one of them twice")
 
 
-def _steps(learners: Sequence[_Learner], on_step: Progress | None) -> None:
-    """All remaining steps."""
+def _steps(learners: Sequence[_Learner], on_step: Progress | None, group: Group) -> None:
+    """All remaining steps; a request to stop that reaches one process stops all of them, at the same step."""
     total = learners[0].job.config.steps()
     with _stop_requests() as asked_to_stop:
         for step in range(min(learner.run.steps_done for learner in learners), total):
@@ -193,9 +248,9 @@ def _steps(learners: Sequence[_Learner], on_step: Progress | None) -> None:
                 if id(stream) not in batches:
                     batches[id(stream)] = stream.batch(step)
                 learner.step(batches[id(stream)])
-            if on_step is not None:
+            if on_step is not None and group.is_writer:
                 on_step(step + 1, total, learners[0].line)
-            if asked_to_stop() and step + 1 < total:
+            if group.any(asked_to_stop()) and step + 1 < total:
                 for learner in learners:
                     learner.save()
                 raise SystemExit(STOPPED)
@@ -216,9 +271,10 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def _publish(learner: _Learner) -> TrainingResult:
-    """Evaluate the dictionary and write it, with all that is known about it."""
-    job, run = learner.job, learner.run
-    learner.log.close()
+    """Evaluate the dictionary, in every process, and write it in one, with all that is known about it."""
+    job, run, files = learner.job, learner.run, learner.files
+    if files is not None:
+        files.log.close()
     dictionary = run.dictionary()
     fit, test = (None if rows is None else evaluate(dictionary, rows) for rows in (job.fit_rows, job.test_rows))
     best = fit or test
@@ -233,10 +289,11 @@ def _publish(learner: _Learner) -> TrainingResult:
     metadata = replace(job.metadata, extra={**job.metadata.extra, **known})
     rates = best.log10_sparsity if best else None
     dictionary = replace(dictionary, log10_sparsity=rates, metadata=metadata.as_json())
-    _draw(job, rates)
-    save_saelens(job.folder / "sae", dictionary, metadata)
     result = TrainingResult(job.folder / "sae", dictionary, fit, test, run.steps_done, run.scale)
-    learner.wandb.finish(_summary(result))
+    if files is not None:
+        _draw(job, rates)
+        save_saelens(result.folder, dictionary, metadata)
+        files.wandb.finish(_summary(result))
     return result
 
 

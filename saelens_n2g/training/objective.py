@@ -1,6 +1,6 @@
 """Objective: what the training loop drives, whatever the architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary
+from saelens_n2g.training.parallel import SINGLE, Group
 
 
 class StepMetrics(NamedTuple):
@@ -48,7 +49,8 @@ class Objective(Protocol):
     def lr(self, value: float) -> None: ...
 
     def step(self, batch: Float[Tensor, "b d"]) -> StepMetrics:
-        """Learn from one batch of centred and scaled activations."""
+        """Learn from one batch of centred and scaled activations: of several processes each gives its part, and all
+        get the metrics of the whole batch and learn the same."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -88,6 +90,8 @@ class Start:
     """Of the weights."""
     options: Any = field(default=None)
     """The architecture's own settings; None for its defaults."""
+    group: Group = SINGLE
+    """The processes that train it together."""
 
 
 def generator(seed: int) -> torch.Generator:
@@ -98,6 +102,31 @@ def generator(seed: int) -> torch.Generator:
 def variance(batch: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
     """Mean over dimensions of the batch's variance about its own mean."""
     return batch.square().mean() - batch.mean(0).square().mean()
+
+
+@torch.no_grad()
+def over_processes(
+    group: Group, metrics: StepMetrics, gradients: Sequence[Tensor], batch: Float[Tensor, "b d"]
+) -> StepMetrics:
+    """The metrics of the whole batch, of which `batch` is this process's part. Gradients become those of the whole
+    batch in place: both are means over rows, so means over processes with equally many. One buffer is sent."""
+    if group.size == 1:
+        return metrics
+    # Of the variance about the mean of all rows, both moments are means over rows.
+    scalars = torch.stack([metrics.mse, batch.square().mean(), *metrics.parts.values()])
+    mean, fired = batch.mean(0), metrics.fired.to(batch.dtype, copy=True)
+    group.sum_([*gradients, scalars, mean, fired])
+    for tensor in (*gradients, scalars, mean):
+        tensor.div_(group.size)
+    mse, square, *parts = scalars.unbind()
+    fired = fired.to(metrics.fired.dtype)
+    return StepMetrics(
+        mse=mse,
+        parts=dict(zip(metrics.parts, parts, strict=True)),
+        l0=fired.sum() / (len(batch) * group.size),
+        variance=square - mean.square().mean(),
+        fired=fired,
+    )
 
 
 def adam_state(optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,10 +18,12 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import fingerprint
+from saelens_n2g.training.architectures.batchtopk import ThresholdObjective
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.metrics import FiringCounter, log_line
 from saelens_n2g.training.objective import Objective, Start, StepMetrics
+from saelens_n2g.training.parallel import SINGLE, Group
 from saelens_n2g.training.rows import Statistics
 
 
@@ -37,13 +39,20 @@ def matmul_precision(name: str) -> Iterator[None]:
 
 
 class Run:
-    """What is learnt, and what is counted. `data`: mean and spread of the activations. `loop.train` drives it."""
+    """What is learnt, and what is counted. `data`: mean and spread of the activations. `loop.train` drives it.
 
-    def __init__(self, config: TrainingConfig, data: Statistics) -> None:
-        self.config, self.data, self.steps_done = config, data, 0
+    group: the processes that train together, each by a `Run` of its own. Raises `InputError` if the batch cannot be
+    divided among them.
+    """
+
+    def __init__(self, config: TrainingConfig, data: Statistics, group: Group = SINGLE) -> None:
+        if config.batch % group.size:
+            raise InputError("training option batch", f"a multiple of {group.size} (processes)", str(config.batch))
+        self.config, self.data, self.group, self.steps_done = config, data, group, 0
+        self.device = group.device(config.device)
         self.d = len(data.mean)
         self.scale = (self.d / data.mean_square) ** 0.5 if config.normalise else 1.0
-        self._mean = data.mean.to(config.device, torch.float32)
+        self._mean = data.mean.to(self.device, torch.float32)
         n, architecture = config.d_sae(self.d), find_architecture(config.architecture)
         start = Start(
             d=self.d,
@@ -53,22 +62,27 @@ class Run:
             betas=(config.beta1, config.beta2),
             seed=config.seed,
             dead_after=config.dead_window,
-            device=config.device,
+            device=self.device,
             options=architecture.make_options(config.options),
+            group=group,
         )
         self.objective: Objective = architecture.build(start)
-        self.counter = FiringCounter(n, config.dead_window, config.device)
+        self.counter = FiringCounter(n, config.dead_window, self.device)
 
     def identity(self, source: list[int | str | None]) -> str:
-        """Fingerprint of settings and data: equal for runs of which one may continue the other.
+        """Fingerprint of settings and data: equal for runs of which one may continue the other, on as many processes
+        as it likes.
 
         `source`: what else tells the stream of activations from others.
         """
-        return fingerprint([self.config.identity(), [*source, self.data.mean_square, *self.data.mean.tolist()]])
+        # Sums differ in their last bits with the number of threads, and torchrun gives its processes one each.
+        mean = (self.data.mean / self.data.mean_square**0.5).tolist()
+        rounded = [float(f"{self.data.mean_square:.8e}"), *(round(value, 6) + 0.0 for value in mean)]  # no -0.0
+        return fingerprint([self.config.identity(), [*source, *rounded]])
 
     def step(self, rows: Float[Tensor, "b d"]) -> StepMetrics:
-        """Learn from a batch of raw activations, of any floating-point type."""
-        x, seen = rows.to(self.config.device, torch.float32), self.steps_done * self.config.batch
+        """Learn from a whole batch of raw activations, of any floating-point type; each process takes its part."""
+        x, seen = self.group.part(rows).to(self.device, torch.float32), self.steps_done * self.config.batch
         self.objective.lr, self.objective.alpha = self.config.lr_at(seen), self.config.alpha_at(seen)
         metrics = self.objective.step((x - self._mean).mul_(self.scale))
         self.counter.add(metrics.fired, self.config.batch)
@@ -83,6 +97,16 @@ class Run:
             )
         samples, objective = self.steps_done * self.config.batch, self.objective
         return log_line(metrics, self.counter, d_in=self.d, alpha=objective.alpha, lr=objective.lr, samples=samples)
+
+    def remarks(self) -> list[str]:
+        """What a user should know about how this differs from what the settings say."""
+        if self.group.size == 1 or not isinstance(self.objective, ThresholdObjective):
+            return []
+        part = self.config.batch // self.group.size
+        return [
+            f"{self.config.architecture} chooses features over a batch: here over the {part} rows that each of the "
+            f"{self.group.size} processes has of {self.config.batch}"
+        ]
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on."""

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.training.architectures.functions import unit_rows
-from saelens_n2g.training.objective import Start, StepMetrics, adam_state, generator, load_adam_state, variance
+from saelens_n2g.training.objective import (
+    Start,
+    StepMetrics,
+    adam_state,
+    generator,
+    load_adam_state,
+    over_processes,
+    variance,
+)
 from saelens_n2g.training.sparse import DENSEST, Pattern, pattern_of
 
 
@@ -59,10 +67,12 @@ class StatedObjective(ABC):
         """The loss of a batch, differentiable in the parameters."""
 
     def after_step(self, loss: Loss, rows: int) -> None:  # noqa: B027  (nothing to do is the rule)
-        """What else changes with a step."""
+        """What else changes with a step. `loss.fired` and `rows` are those of the whole batch, also where several
+        processes have a part of it each; all else is of this one's part."""
 
     def more_state(self) -> dict[str, Tensor]:
-        """What the next step depends on beside the parameters and the optimiser; loaded in place."""
+        """What the next step depends on beside the parameters and the optimiser; loaded in place. Where several
+        processes train, floating-point numbers become their means after every step."""
         return {}
 
     @property
@@ -94,14 +104,23 @@ class StatedObjective(ABC):
     def step(self, batch: Float[Tensor, "b d"]) -> StepMetrics:
         """One Adam step on one batch."""
         found = self.gradients(batch)
+        metrics = over_processes(self.start.group, self._metrics(found, batch), self._grads(), batch)
         self._adam.step()
         with torch.no_grad():
-            self.after_step(found, len(batch))
+            self.after_step(found._replace(fired=metrics.fired), len(batch) * self.start.group.size)
+            self.start.group.mean_([tensor for tensor in self.more_state().values() if tensor.is_floating_point()])
+        return metrics
+
+    def _metrics(self, found: Loss, batch: Float[Tensor, "b d"]) -> StepMetrics:
         parts = {name: part.detach() for name, part in found.parts.items()}
         if found.reconstruction is not None:
             # The loss logged is the one learnt from; what it differs by from the error is a part of its own.
             parts["matryoshka_loss"] = (found.reconstruction - found.mse).detach()
         return StepMetrics(found.mse.detach(), parts, found.fired.sum() / len(batch), variance(batch), found.fired)
+
+    def _grads(self) -> list[Tensor]:
+        """Which parameters have a gradient follows from what all processes share."""
+        return [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
 
     def gradients(self, batch: Float[Tensor, "b d"]) -> Loss:
         """Leave the loss's gradients in the parameters' `.grad`, without an update."""

@@ -24,7 +24,15 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.training.architectures.functions import NORM_FLOOR, radial_removed
 from saelens_n2g.training.architectures.registry import register
-from saelens_n2g.training.objective import Start, StepMetrics, adam_state, generator, load_adam_state, variance
+from saelens_n2g.training.objective import (
+    Start,
+    StepMetrics,
+    adam_state,
+    generator,
+    load_adam_state,
+    over_processes,
+    variance,
+)
 from saelens_n2g.training.sparse import DENSEST, has_kernels, pattern_at
 
 
@@ -42,7 +50,7 @@ class TiedObjective:
     """
 
     def __init__(self, start: Start, *, densest: float = DENSEST) -> None:
-        self.alpha, self.densest = start.alpha, densest
+        self.alpha, self.densest, self.group = start.alpha, densest, start.group
         self.encoder = initial_encoder(start.n, start.d, start.seed).to(start.device, start.dtype)
         self.bias = torch.zeros(start.n, device=start.device, dtype=start.dtype)
         self.encoder.grad, self.bias.grad = torch.zeros_like(self.encoder), torch.zeros_like(self.bias)
@@ -124,7 +132,7 @@ class TiedObjective:
 
     def step(self, batch: Float[Tensor, "b d"]) -> StepMetrics:
         """One Adam step on one batch."""
-        metrics = self.gradients(batch)
+        metrics = over_processes(self.group, self.gradients(batch), self._grads(), batch)
         self._adam.step()
         return metrics
 
