@@ -49,7 +49,7 @@ MethodName = Annotated[str, typer.Option("--method", help="How graphs are fitted
 Wandb = Annotated[str, typer.Option(help="auto, online, offline or disabled.")]
 Dictionary = Annotated[
     str | None,
-    typer.Option(help="Trained dictionary: a folder (SAELens, sparsify, dictionary_learning) or hf:OWNER/REPO[/PATH]."),
+    typer.Option(help="Trained dictionary: a folder (SAELens, sparsify, dictionary_learning) or hf:OWNER/REPO/PATH."),
 ]
 Architecture = Annotated[
     str, typer.Option(help="tied, relu, topk, batchtopk, matryoshka, jumprelu or gated; for sweep several with commas.")

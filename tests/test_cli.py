@@ -19,7 +19,7 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
 
-COMMANDS = ("demo", "compare", "train", "exemplars", "fit", "predict")
+COMMANDS = ("demo", "compare", "train", "sweep", "push", "exemplars", "fit", "predict")
 TEXT = "The old cat sat on the mat in New York."
 
 
@@ -287,13 +287,15 @@ def basics(tiny_model, tiny_corpus, one_thread) -> list[object]:  # noqa: F811, 
         ([], f"1.resid_post/pca/{2 * HIDDEN}", ["index", f"0 to {2 * HIDDEN - 1}"]),
         ([], "1.resid_post/sae/3", ["--dictionary"]),
         (["--dictionary", "nowhere"], "1.resid_post/sae/3", ["nowhere"]),
+        (["--dictionary", "FOLDER"], "1.resid_post/sae/3", ["FOLDER", "dictionary"]),
     ],
 )
 def test_input_that_cannot_be(run, basics, tmp_path, changes, unit, named):
     (tmp_path / "EMPTY.txt").write_text("\n \n")
-    changes = [tmp_path / "EMPTY.txt" if c == "EMPTY" else c for c in changes]
+    (tmp_path / "FOLDER").mkdir()
+    changes = [{"EMPTY": tmp_path / "EMPTY.txt", "FOLDER": tmp_path / "FOLDER"}.get(c, c) for c in changes]
     ran = run("fit", *basics, *changes, "--unit", unit, "--out", tmp_path / "out")
-    assert_one_error(ran, 3 if "nowhere" in named else 2, *named)
+    assert_one_error(ran, 3 if "FOLDER" in named else 2, *named)
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
@@ -376,3 +378,26 @@ def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
     fitted = run("fit", *basics, *unit, "--out", tmp_path / "feature")
     assert fitted.code == 0, fitted.err
     assert (tmp_path / "feature" / "graphs" / "1.resid_post_sae_7.json").exists()
+
+
+@pytest.mark.model
+def test_a_sweep_and_a_dictionary_that_is_not_relu(run, basics, tmp_path):
+    out, common = tmp_path / "sweep", ["--wandb", "disabled", "--batch", 64]
+    kinds = ["--architecture", "tied,topk", "--option", "k=2,4", "--alphas", "0.01", "--expansions", 2]
+    ran = run("sweep", *basics, *common, *kinds, "--layers", "0,1", "--out", out)
+    assert ran.code == 0, ran.err
+    assert [line.split()[:2] for line in ran.out.splitlines()] == [
+        [f"{layer}.resid_post", name] for layer in (0, 1) for name in ("tied", "topk-k2", "topk-k4")
+    ]
+    assert {"sweep.json", "sweep.md", "frontier-1.resid_post.png"} <= {p.name for p in out.iterdir()}
+    assert run("sweep", *basics, *common, *kinds, "--layers", "1", "--out", out).code == 2, "a sweep of others"
+    assert_plain(ran.out + ran.err)
+
+    folder = out / "1.resid_post-topk-k4" / "sae"
+    options = ["--dictionary", folder, "--bases", "sae", "--units", 2, "--method", "suffix"]
+    compared = run("compare", *basics, *options, "--samples", 640, *common[:2], "--out", tmp_path / "compared")
+    assert compared.code == 0, compared.err
+    found = json.loads((tmp_path / "compared" / "report" / "results.json").read_text())
+    assert found["dictionary"]["architecture"] == "topk"
+    assert_one_error(run("train", *basics, "--option", "k", "--out", tmp_path / "x"), 2, "NAME=VALUE")
+    assert_one_error(run("train", *basics, *common, "--option", "k=3", "--out", tmp_path / "x"), 2, "architecture tied")
