@@ -255,7 +255,7 @@ def frontier(
         axes.set_xlabel("L0: active features per activation (k for PCA)")
         axes.set_ylabel("fraction of variance unexplained")
         # Above the plot: there is no corner that points keep away from.
-        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
+        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1.0, 0.94), ncols=3)
         _notes(axes, points, {name: COLOURS[place % 6] for place, name in enumerate(order)})
         _heading(figure, title)
 
