@@ -38,9 +38,7 @@ def run_sweep(
     for site in sites:
         subject.check(site)
     fit, test = (windows.subset(rows) for rows in workspace.split)
-    base = replace(
-        base, samples=samples or fit.n_tokens // base.batch * base.batch, device=str(subject.device), seed=base.seed
-    )
+    base = replace(base, samples=samples or fit.n_tokens // base.batch * base.batch, device=str(subject.device))
     configs = vary(base, settings)
     _claim(
         folder, fingerprint([config.key("text"), {k: v.as_json() for k, v in configs.items()}, list(map(str, sites))])

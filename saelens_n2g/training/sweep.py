@@ -33,7 +33,7 @@ from saelens_n2g.training.evaluation import pca_curve
 from saelens_n2g.training.figures import FrontierPoint, frontier, save, short
 from saelens_n2g.training.logging import Report, report_as_warning
 from saelens_n2g.training.loop import Job, Progress, TrainingResult, train_several
-from saelens_n2g.training.rows import SAMPLE_ROWS, Moments, Statistics, sample_steps
+from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Moments, Statistics, sample_steps
 from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
 
 FORMAT, VERSION = "saelens-n2g/sweep", 1
@@ -140,7 +140,7 @@ def sweep(
             jobs.append(Job(config, place, about, stream, data[site], tell, test_rows=unseen[site]))
     results = train_several(jobs, on_step=on_step, report=report)
     points = [Point(*name, result) for name, result in zip(names, results, strict=True)]
-    _write(points, {site: _reference(samples[site], unseen[site].data) for site in sites}, folder, provenance or {})
+    _write(points, {site: _reference(samples[site], unseen[site]) for site in sites}, folder, provenance or {})
     return points
 
 
@@ -158,19 +158,6 @@ def table_of(points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
-class _TestRows:
-    """Rows of a tensor on the CPU, as `Rows`."""
-
-    def __init__(self, data: Float[Tensor, "rows d"]) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def gather(self, indices: Tensor) -> Float[Tensor, "b d"]:
-        return self.data[indices]
-
-
 def _sampled(streams: MultiStream, buffer: int) -> tuple[dict[Site, Statistics], dict[Site, Tensor]]:
     """Statistics of every site, and some rows for the principal components: of what the buffer holds at the start."""
     moments: dict[Site, Moments] = {}
@@ -184,7 +171,7 @@ def _sampled(streams: MultiStream, buffer: int) -> tuple[dict[Site, Statistics],
     return {s: m.statistics() for s, m in moments.items()}, {s: torch.cat(r) for s, r in kept.items()}
 
 
-def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, _TestRows]:
+def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
     """Activations of windows spread over the test documents, at most `TEST_ROWS`."""
     per_window = max(1, windows.n_tokens // max(1, len(windows)))
     step = max(1, len(windows) * per_window // TEST_ROWS)
@@ -194,12 +181,11 @@ def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]
         part = windows.subset(torch.tensor(chosen[start : start + 16]).numpy())
         for site, rows in scored_rows(subject, part, sites).items():
             found[site].append(rows.float())
-    return {site: _TestRows(torch.cat(rows)) for site, rows in found.items()}
+    return {site: ArrayRows(torch.cat(rows)) for site, rows in found.items()}
 
 
-def _reference(rows: Float[Tensor, "rows d"], test: Float[Tensor, "unseen d"]) -> list[tuple[int, float]]:
-    ks = [k for k in REFERENCE if k <= rows.shape[1]]
-    return pca_curve(rows, ks, test)
+def _reference(rows: Float[Tensor, "rows d"], test: ArrayRows) -> list[tuple[int, float]]:
+    return pca_curve(rows, [k for k in REFERENCE if k <= rows.shape[1]], test)
 
 
 def _write(

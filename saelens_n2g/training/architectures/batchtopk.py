@@ -1,7 +1,8 @@
 """BatchTopK: the k B largest pre-activations of a whole batch of B rows (Bussmann et al. 2024).
 
 Rows may then use as many features as they need. A single row has no batch to choose from: a threshold, the running mean
-of the smallest value chosen, takes its place, and the dictionary is saved as JumpReLU with it.
+of the smallest value chosen, takes its place, and the dictionary is saved as JumpReLU with it. Where several processes
+share a batch (`training.parallel`) each chooses among its own rows, and the threshold is the mean of theirs.
 """
 
 from dataclasses import replace
