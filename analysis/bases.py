@@ -10,7 +10,8 @@ index.html (everything, offline). The same code path as `make demo`; protocol in
 import argparse
 from pathlib import Path
 
-from saelens_n2g.commands import compare, config_of
+from saelens_n2g.commands.comparisons import compare
+from saelens_n2g.commands.settings import config_of
 from saelens_n2g.graphs.methods import DEFAULT
 from saelens_n2g.progress import Reporter
 

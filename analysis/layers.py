@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from saelens_n2g.commands import layers
+from saelens_n2g.commands.comparisons import layers
 from saelens_n2g.errors import N2GError
 
 

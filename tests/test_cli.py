@@ -13,8 +13,11 @@ import pytest
 import torch
 from tiny import HIDDEN, MLP, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
-from saelens_n2g import cli, commands
+from saelens_n2g import cli
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, save_saelens
+from saelens_n2g.cli.options import METHOD
+from saelens_n2g.commands import comparisons
+from saelens_n2g.commands import text as text_commands
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
@@ -132,7 +135,7 @@ def test_bases_that_there_are_not(run, tmp_path):
 
 
 def test_the_command_line_and_the_registry_have_one_default():
-    assert cli.METHOD == DEFAULT
+    assert METHOD == DEFAULT
 
 
 @pytest.mark.parametrize("command", [["compare"], ["demo"], ["fit", "--unit", "1.mlp_post/neurons/3"]])
@@ -158,7 +161,7 @@ def test_unexpected_errors_are_one_line_and_code_1(run, tmp_path, monkeypatch):
     def fail(*_args):
         raise RuntimeError("first line\n  and [bold]second")
 
-    monkeypatch.setattr(commands, "compare", fail)
+    monkeypatch.setattr(comparisons, "compare", fail)
     ran = run("demo", "--out", tmp_path)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.splitlines() == [
@@ -170,7 +173,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
     def stop(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "compare", stop)
+    monkeypatch.setattr(comparisons, "compare", stop)
     ran = run("demo", "--out", tmp_path)
     assert (ran.code, ran.out, ran.err.count("\n")) == (130, "", 1)
     assert "run the same command again" in ran.err
@@ -181,7 +184,7 @@ def test_debug_lets_the_traceback_through(monkeypatch, error):
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(commands, "predict", fail)
+    monkeypatch.setattr(text_commands, "predict", fail)
     monkeypatch.setattr(sys, "argv", ["saelens-n2g", "predict", "x.json", "--debug"])
     with pytest.raises(type(error)):
         cli.main()
@@ -191,7 +194,7 @@ def test_an_error_of_several_lines_is_one_line(run, monkeypatch):
     def fail(*_args, **_options):
         raise InputError("thing", "one", "two\nlines")
 
-    monkeypatch.setattr(commands, "predict", fail)
+    monkeypatch.setattr(text_commands, "predict", fail)
     assert run("predict", "x.json").err == "error: thing: expected one, found two lines\n"
 
 

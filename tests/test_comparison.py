@@ -16,7 +16,8 @@ from rich.console import Console
 from saelens_n2g import progress
 from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.neurons import NeuronBasis
-from saelens_n2g.commands import coloured, config_of, parse_unit
+from saelens_n2g.commands.settings import config_of, parse_unit
+from saelens_n2g.commands.text import coloured
 from saelens_n2g.comparison import vocabulary
 from saelens_n2g.comparison.config import BASES, RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.fitting import mask_id

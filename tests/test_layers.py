@@ -15,7 +15,7 @@ from tiny import HIDDEN, MLP, VOCABULARY, WIDTH, PlainModel, one_thread, tiny_co
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
-from saelens_n2g.commands import layers as layers_command
+from saelens_n2g.commands.comparisons import layers as layers_command
 from saelens_n2g.comparison import layer_figure
 from saelens_n2g.comparison import layers as road
 from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig

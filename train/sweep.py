@@ -3,14 +3,14 @@
     python train/sweep.py                         # settings in train/sweep.json: eight alphas on the embedded model
     python train/sweep.py my-settings.json --out runs/mine
 
-Everything it does is in `saelens_n2g.commands.sweep`; settings are the options of `saelens-n2g sweep`.
+Everything it does is in `saelens_n2g.commands.dictionaries.sweep`; settings are the options of `saelens-n2g sweep`.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from saelens_n2g.commands import sweep
+from saelens_n2g.commands.dictionaries import sweep
 from saelens_n2g.progress import Reporter
 
 

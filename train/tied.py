@@ -3,14 +3,15 @@
     python train/tied.py                          # settings in train/tied.json
     python train/tied.py my-settings.json --out runs/mine
 
-Everything it does is in `saelens_n2g.commands.train`; settings are the options of `saelens-n2g train`.
+Everything it does is in `saelens_n2g.commands.dictionaries.train`; settings are the options of `saelens-n2g train`.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from saelens_n2g.commands import config_of, train
+from saelens_n2g.commands.dictionaries import train
+from saelens_n2g.commands.settings import config_of
 from saelens_n2g.progress import Reporter
 
 

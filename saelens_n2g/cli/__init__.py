@@ -1,0 +1,50 @@
+"""The `saelens-n2g` command. Exit codes: 0 done, 1 unexpected, 2 bad input, 3 damaged artefact, 4 unit without graph,
+130 interrupted.
+
+Imports here are light, so that `--help` answers at once; each command loads what it needs.
+"""
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from saelens_n2g.cli import comparisons, dictionaries, units  # noqa: F401  (they add their commands)
+from saelens_n2g.cli.app import app
+from saelens_n2g.errors import InputError, N2GError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal."""
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""The parser's own error for wrong options. Typer brings its parser along and exports only the leaves of the tree."""
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line on stderr."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    err = Console(stderr=True, soft_wrap=True)
+    try:
+        status = app(arguments, standalone_mode=False)
+    except N2GError as error:
+        if debug:
+            raise
+        err.print(f"error: {' '.join(str(error).splitlines())}", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except USAGE_ERROR as error:
+        error.show()
+        sys.exit(InputError.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split()) or "no message"
+        err.print(f"unexpected {type(error).__name__}: {reason} (add --debug for the traceback)", markup=False)
+        sys.exit(1)
+    if status == INTERRUPTED:  # Typer turns Ctrl-C into this status
+        err.print("interrupted: run the same command again to go on", markup=False, highlight=False)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,64 @@
+"""Dictionaries: trained by themselves, or many in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.commands.settings import config_of, value_of, values_of
+from saelens_n2g.comparison.config import RunConfig
+from saelens_n2g.progress import Reporter
+
+
+def train(config: RunConfig, out: Path, reporter: Reporter) -> None:
+    """Train a dictionary, or go on with one, and print what it does to test activations."""
+    from saelens_n2g.bases.formats import load_saelens
+    from saelens_n2g.comparison.run import train_dictionary
+    from saelens_n2g.comparison.workspace import Workspace
+
+    workspace = Workspace(config, out, reporter)
+    folder = train_dictionary(workspace)
+    workspace.discard_activations()
+    dictionary = load_saelens(folder)
+    test = dictionary.metadata["evaluation"]["test"]
+    print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
+    print(f"on test documents: fvu {test['fvu']:.4f}, l0 {test['l0']:.1f}, dead {test['dead']} of {dictionary.d_sae}")
+
+
+def sweep(
+    *,
+    out: Path,
+    reporter: Reporter,
+    layers: str = "1",
+    architecture: str = "tied",
+    alphas: str = "1e-3,3e-3,6e-3",
+    expansions: str = "4",
+    seeds: str = "0",
+    choices: Sequence[str] = (),
+    samples: int | None = None,
+    **options: Any,
+) -> None:
+    """Train dictionaries of all combinations in one pass over the subject. `options` are those of `config_of`.
+
+    `choices` are options of the architectures as NAME=VALUE,VALUE. Without `samples` every token of the fit text is
+    seen once. Raises `InputError`.
+    """
+    from saelens_n2g.comparison.sweeping import run_sweep
+
+    numbers, every = (
+        values_of(layers, int),
+        {"architecture": values_of(architecture, str), "alpha": values_of(alphas, float)},
+    )
+    every |= {"expansion": values_of(expansions, float), "seed": values_of(seeds, int)}
+    for text in choices:
+        name, _, values = text.partition("=")
+        every[name] = [value_of(value) for value in values.split(",")]
+    config = config_of(bases="sae", layer=numbers[0] if numbers else 0, **options)
+    varied = {name: values for name, values in every.items() if len(values) != 1}
+    base = replace(config.training, **{k: v[0] for k, v in every.items() if len(v) == 1 and k not in _names(choices)})
+    varied |= {name: every[name] for name in _names(choices)}
+    print(run_sweep(config, base, varied, numbers, samples, out, reporter))
+
+
+def _names(choices: Sequence[str]) -> list[str]:
+    return [text.partition("=")[0] for text in choices]
