@@ -329,3 +329,22 @@ def test_a_card_leaves_out_what_is_not_known_or_not_of_the_hub():
     assert set(header) == {"library_name", "tags"}
     assert set(table) == {"model", "trained on", "architecture", "d_in", "d_sae", "dtype"}
     assert "| trained on | a \\| b c &lt;script> |" in card
+
+
+# --- from the command line ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hub")
+def test_push_and_pull_are_commands(folder, tmp_path, capsys, monkeypatch):
+    from saelens_n2g import cli
+
+    def run(*arguments) -> str:
+        monkeypatch.setattr("sys.argv", ["saelens-n2g", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert run("push", folder, REPO, "--path", "a/b").strip() == f"https://hub/{REPO}/commit/1"
+    assert "topk, d_in 4, d_sae 9" in run("pull", REPO, "--path", "a/b", "--out", tmp_path / "back")
+    assert torch.equal(load_saelens(tmp_path / "back").W_enc, dictionary().W_enc)

@@ -112,3 +112,19 @@ def push(
     from saelens_n2g.bases.hub import push_to_hub
 
     typer.echo(push_to_hub(folder, repo, private=private, path_in_repo=path))
+
+
+@app.command(epilog=example("pull OWNER/NAME --out sae", "pull OWNER/NAME --path layer-4 --revision v2 --out sae"))
+def pull(
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for the dictionary.")],
+    path: Annotated[str, typer.Option(help="Folder in the repository.")] = "",
+    revision: Revision = None,
+) -> None:
+    """Fetch a dictionary from the Hugging Face hub; other layouts than SAELens' stay as they are, and are read."""
+    from saelens_n2g.bases.foreign import load_dictionary
+    from saelens_n2g.bases.hub import pull_from_hub
+
+    folder = pull_from_hub(repo, out, revision, path)
+    dictionary = load_dictionary(folder)
+    typer.echo(f"{folder}: {dictionary.architecture}, d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
