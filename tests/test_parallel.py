@@ -114,6 +114,12 @@ def both(folder):
     return [replace(job, stream=jobs[0].stream) for job in jobs]
 
 
+def threads():
+    """Threads of the process group that this process has; they are named where the kernel tells names."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+
 def process(folder):
     """All that one of the two processes does; what it found goes to files of its own."""
     torch.set_num_threads(1)
@@ -125,6 +131,8 @@ def process(folder):
         with group_from_environment() as again:  # one that is there is used, and outlives the block
             found["again"] = again.size
         found["any"] = [group.any(False), group.any(rank == 1)]
+        found["threads"] = [threads()]
+    found["threads"].append(threads())
     reports, steps = [], []
     train_several(both(folder / "several"), on_step=lambda step, *_: steps.append(step))
     found["written"] = (folder / "several" / "relu" / "sae" / "cfg.json").exists()
@@ -253,6 +261,14 @@ def test_two_processes_write_the_dictionaries_of_one(place, alone, found):
         )
     assert [part["written"] for part in found] == [True, True]
     assert [part["size"] for part in found] == [part["again"] for part in found] == [2, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted where the kernel shows them")
+def test_a_group_that_has_ended_leaves_no_threads(found):
+    """One that is left when the interpreter ends may abort a finished run."""
+    for during, after in (each["threads"] for each in found):
+        assert during > 0
+        assert after == 0
 
 
 def test_one_of_them_is_told_of_steps_and_remarks(found):

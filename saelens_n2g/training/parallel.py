@@ -208,6 +208,10 @@ _groups = count()
 
 
 def _start(backend: str) -> None:
+    # An optimiser imports this when it is first made. Imported while there is a process group, it holds on to the
+    # group for ever: its threads then outlive the interpreter, and one finished run in six ended with SIGABRT.
+    import torch._dynamo  # noqa: F401
+
     try:
         store, rank, size = _rendezvous()
         own = dist.PrefixStore(f"saelens_n2g/{next(_groups)}", store)  # type: ignore[attr-defined]
