@@ -10,18 +10,16 @@ Activations are asked for on token ids, never on text that would be tokenised a 
 without gradients, only up to the deepest layer asked for, and without its unembedding.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saelens_n2g.booting import boot, find_device, quiet, resolve, unknown
 from saelens_n2g.errors import InputError
-from saelens_n2g.progress import errors_only
 from saelens_n2g.sites import Site
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -40,11 +38,11 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            return cls(AutoTokenizer.from_pretrained(_resolve(name), revision=revision))
+            return cls(AutoTokenizer.from_pretrained(resolve(name), revision=revision))
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise _unknown(name, error) from error
+            raise unknown(name, error) from error
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; no special token is added, and none is read out of the text."""
@@ -105,7 +103,7 @@ class Subject(Tokenizer):
         if dtype not in get_args(Dtype):
             raise InputError("dtype", "float32, bfloat16 or float16", repr(dtype))
         with quiet():
-            bridge = _boot(name, where, getattr(torch, dtype), revision)
+            bridge = boot(name, where, getattr(torch, dtype), revision)
         return cls(bridge, name, revision=revision, bos=bos)
 
     def _resolve_bos(self, bos: str | int) -> int | None:
@@ -266,6 +264,39 @@ class Subject(Tokenizer):
             )
         return out.float()
 
+    @contextmanager
+    def behind(
+        self, ids: Int[Tensor, "batch pos"], site: Site, at: Int[Tensor, "batch"]
+    ) -> Iterator[Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch d_vocab"]]]:
+        """What the model makes of other activations at a residual site, without running what lies before it again.
+
+        Yields a function from activations (batch, pos, d_model) at `site` to next-token logits in float32 at position
+        `at` of each row. It is differentiable where gradients are enabled. Equals `spliced_logits` with those
+        activations in place, at the cost of the layers behind the site and one unembedding a row. Within the block the
+        model answers for nothing else. Raises `InputError` for a site that is not `resid_post`, and as `spliced_logits`
+        does.
+        """
+        if site.kind != "resid_post":
+            raise InputError(f"site {site} to go on from", "a resid_post", site.kind)
+        self.check(site)
+        if ids.numel() == 0 or ids.shape[1] > self.n_ctx:
+            raise InputError("token ids", f"(batch, 1 to {self.n_ctx}) integers", str(tuple(ids.shape)))
+        ids, rows, places = ids.to(self.device), torch.arange(len(ids), device=self.device), at.to(self.device)
+        given: list[Tensor] = []
+
+        def last_only(value: Tensor, hook: Any) -> Tensor:  # noqa: ARG001  # the name is TransformerLens' contract
+            return value[rows, places][:, None]
+
+        def run(x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_vocab"]:
+            given[:] = [x.to(self.device, self.dtype)]
+            out: Tensor = self.bridge.run_with_hooks(
+                ids, fwd_hooks=[("unembed.hook_in", last_only)], return_type="logits", use_cache=False
+            )
+            return out[:, 0].float()
+
+        with _skipped(list(self.bridge.blocks)[: site.layer + 1], self.bridge, ids, given):
+            yield run
+
     def describe(self) -> dict[str, Any]:
         """What every artefact records of the subject."""
         return {
@@ -279,101 +310,31 @@ class Subject(Tokenizer):
         }
 
 
+@contextmanager
+def _skipped(blocks: Sequence[Any], bridge: Any, ids: Tensor, given: list[Tensor]) -> Iterator[None]:
+    """Have blocks hand on what is `given` instead of computing; whether they return it bare or in a tuple is seen."""
+    kinds: list[type] = []
+    handle = blocks[0].register_forward_hook(lambda _module, _inputs, output: kinds.append(type(output)))
+    try:
+        with torch.inference_mode():
+            bridge.run_with_hooks(ids[:1], stop_at_layer=1, return_type=None)
+    finally:
+        handle.remove()
+    bare = kinds == [torch.Tensor]
+
+    def hand_on(*_args: Any, **_options: Any) -> Any:
+        return given[0] if bare else (given[0],)
+
+    for block in blocks:
+        vars(block)["forward"] = hand_on  # past the bridge, which sets attributes on what it wraps
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del vars(block)["forward"]
+
+
 def _stop(value: Tensor, hook: Any) -> None:  # noqa: ARG001  # the name is TransformerLens' contract
     from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
     raise StopAtLayerException(value)
-
-
-def find_device(name: str) -> torch.device:
-    """`auto` (the first CUDA GPU, else the CPU) or a device by name. Raises `InputError` if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError("device", "auto, cpu or cuda[:N]", repr(name)) from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError("device", "auto, cpu or cuda[:N]", repr(name))
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError("device", f"auto, cpu or one of {torch.cuda.device_count()} GPUs that are there", repr(name))
-    return device
-
-
-def _boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
-    from safetensors import SafetensorError
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformer_lens.model_bridge.sources.tl_legacy import TL_LEGACY_PREFIXES
-
-    asked, name = name, _resolve(name)
-    if revision is not None and Path(name).exists():
-        raise InputError(f"revision of {asked}", "none (only the hub keeps revisions)", repr(revision))
-    try:
-        if name.startswith(TL_LEGACY_PREFIXES):
-            if revision is not None:
-                raise InputError(f"revision of {name}", "none (legacy checkpoints have no revisions)", revision)
-            return TransformerBridge.boot_tl_legacy(name, device=device, dtype=dtype)
-        return TransformerBridge.boot_transformers(
-            name, device=device, dtype=dtype, revision=revision, model_class=_Whole()
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _unknown(asked, error) from error
-
-
-def _resolve(name: str) -> str:
-    """What the libraries know a model by: the folder of the embedded one, a folder, or an official hub name."""
-    if name == "embedded":
-        from saelens_n2g.embedded import model_folder
-
-        return str(model_folder())
-    if Path(name).exists():
-        if not (Path(name) / "config.json").is_file():
-            raise InputError(f"model folder {name}", "a Hugging Face folder with config.json", "none there")
-        return name
-    from transformer_lens.supported_models import MODEL_ALIASES
-
-    return next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
-
-
-def _unknown(name: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
-    return InputError(f"model {name!r}", expected, reason)
-
-
-class _Whole:
-    """The class that TransformerLens would load the model with, but weights that are not there are an error.
-
-    Transformers fills them with random numbers, and TransformerLens mutes the warning.
-    """
-
-    @staticmethod
-    def from_pretrained(name: str, **options: Any) -> Any:
-        from transformer_lens.model_bridge.sources.transformers import (
-            determine_architecture_from_hf_config,
-            get_hf_model_class_for_architecture,
-        )
-
-        model_class: Any = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(options["config"]))
-        model, info = model_class.from_pretrained(name, output_loading_info=True, **options)
-        if missing := sorted(info["missing_keys"]):
-            found = f"{len(missing)} without weights, such as {missing[0]}"
-            raise InputError(f"model {name!r}", "a weight for every parameter", found)
-        return model
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Booting prints bars and advice on stdout, stderr and the log; a tool's own output must stay readable."""
-    import transformers
-
-    bars, shown = transformers.utils.logging, transformers.utils.logging.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), errors_only("", "huggingface_hub"):
-            yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()

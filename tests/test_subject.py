@@ -15,12 +15,13 @@ from typing import get_args
 import pytest
 import torch
 
+from saelens_n2g.booting import find_device
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.masked_lm import TextModel
 from saelens_n2g.graphs.oracle import ActivationModel
 from saelens_n2g.graphs.packing import PackedModel, can_pack, lines, pack
 from saelens_n2g.sites import Site, SiteKind
-from saelens_n2g.subject import Subject, Tokenizer, find_device
+from saelens_n2g.subject import Subject, Tokenizer
 
 ARCHITECTURES = ("gpt2", "neox", "llama")
 LAYERS, WIDTH, HIDDEN, CONTEXT = 3, 16, 24, 32
@@ -317,6 +318,46 @@ class TestSplicedLogits:
         for shape in ((0, 4), (1, CONTEXT + 1)):
             with pytest.raises(InputError, match=f"1 to {CONTEXT}"):
                 subjects["gpt2"].spliced_logits(torch.zeros(shape, dtype=torch.long), Site(0, "mlp_post"), torch.neg)
+
+
+class TestBehind:
+    """What lies behind a site alone, against the whole model with the activations spliced in."""
+
+    LAST = torch.tensor([IDS.shape[1] - 1, *range(IDS.shape[0] - 1)])
+
+    @pytest.mark.parametrize("layer", range(LAYERS))
+    def test_equals_the_whole_model(self, subject, layer):
+        site = Site(layer, "resid_post")
+        x = TestSplicedLogits.edit(subject.activations(IDS, [site])[site])
+        whole = subject.spliced_logits(IDS, site, lambda _: x)
+        with subject.behind(IDS, site, self.LAST) as run, torch.inference_mode():
+            assert torch.equal(run(x), run(x))
+            same(run(x), whole[torch.arange(len(IDS)), self.LAST])
+            assert (run(-x) - run(x)).abs().max() > 0.01
+
+    def test_gradients_are_those_of_differences(self, subject):
+        site = Site(1, "resid_post")
+        x = subject.activations(IDS, [site])[site].clone()
+        along = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 1e-2
+        with subject.behind(IDS, site, self.LAST) as run:
+            leaf = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(run(leaf).logsumexp(-1).sum(), leaf)
+            with torch.inference_mode():
+                ends = [run(x + sign * along).logsumexp(-1).sum().item() for sign in (1, -1)]
+        assert (gradient * along).sum().item() == pytest.approx((ends[0] - ends[1]) / 2, rel=0.05)
+
+    def test_the_model_is_whole_again_afterwards(self, subject):
+        plain, site = subject.logits(IDS), Site(1, "resid_post")
+        with subject.behind(IDS, site, self.LAST) as run:
+            run(torch.zeros(*IDS.shape, subject.d_model))
+        assert torch.equal(subject.logits(IDS), plain)
+        with pytest.raises(ZeroDivisionError), subject.behind(IDS, site, self.LAST):
+            raise ZeroDivisionError
+        assert torch.equal(subject.logits(IDS), plain)
+
+    def test_only_the_residual_stream_carries_everything(self, subjects):
+        with pytest.raises(InputError, match=r"1\.mlp_post to go on from: expected a resid_post"):
+            subjects["gpt2"].behind(IDS, Site(1, "mlp_post"), self.LAST).__enter__()
 
 
 class TestRefusals:

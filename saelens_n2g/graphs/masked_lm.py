@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from saelens_n2g.booting import find_device, quiet
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.augmenters import Augmenter, LanguageModel, Several, Spellings, SubjectInfill
 from saelens_n2g.graphs.questions import Masked, Substitute, Tokens
-from saelens_n2g.subject import find_device, quiet
 
 BERT = "bert-base-uncased"
 """The paper's helper model."""

@@ -1,0 +1,308 @@
+"""The IOI task and counterfactual patching: on a tiny model, against plain statements of what is measured."""
+
+import itertools
+
+import pytest
+import torch
+
+from saelens_n2g.bases.base import AffineBasis
+from saelens_n2g.bases.dictionary import Dictionary
+from saelens_n2g.bases.directions import pca_basis
+from saelens_n2g.bases.sae import sae_basis
+from saelens_n2g.causal.ioi import ACTIONS, NAMES, OPENINGS, ORDERS, ioi_task, performance, single_tokens
+from saelens_n2g.causal.patching import THRESHOLDS, acdc, by_effect, codes_of, ends, patching, signed_pairs
+from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
+from saelens_n2g.subject import Subject
+from tests.tiny import HIDDEN, LAYERS, write_model
+
+SITE = Site(1, "resid_post")
+WORDS = {word: i + 5 for i, word in enumerate(NAMES)}
+
+
+def encode(text: str) -> list[int]:
+    """A word a token, 3 for whatever is no name."""
+    return [WORDS.get(word.strip(",."), 3) for word in text.split()]
+
+
+# --- the task -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def words():
+    return ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=3)
+
+
+def test_prompts_are_what_the_task_says(words):
+    for prompt, row, other, last in zip(
+        words.prompts, words.ids, words.counterfactual_ids, words.last.tolist(), strict=True
+    ):
+        names = [i for i in encode(prompt.text) if i != 3]
+        io, subject = prompt.indirect_object, prompt.subject
+        assert names == ([io, subject, subject] if prompt.order == "ABBA" else [subject, io, subject])
+        assert prompt.other not in names
+        apart = torch.nonzero(row != other).flatten().tolist()
+        assert [int(row[i]) for i in apart] == [io]
+        assert [int(other[i]) for i in apart] == [prompt.other]
+        assert row[: last + 1].tolist() == [0, *encode(prompt.text)]
+        assert (row[last + 1 :] == 1).all()
+        assert prompt.text.endswith(" to")
+    assert [p.order for p in words.prompts] == list(itertools.islice(itertools.cycle(ORDERS), 40))
+    assert len({p.text for p in words.prompts}) == 40
+
+
+def test_templates_are_complete():
+    assert len(OPENINGS) == 15
+    assert all(t.count("{0}") == t.count("{1}") == t.count("{place}") == 1 for t in OPENINGS)
+    assert all(t.startswith("{2}") and t.count("{thing}") == 1 for t in ACTIONS)
+
+
+def test_a_seed_draws_the_same_prompts_again(words):
+    again, other = (ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=seed) for seed in (3, 4))
+    assert again.prompts == words.prompts
+    assert other.prompts != words.prompts
+
+
+def test_names_of_several_tokens_are_left_out():
+    assert single_tokens(lambda text: [7] * len(text.strip()), ["A", "Bob", "C"]) == {"A": 7, "C": 7}
+    with pytest.raises(InputError, match="three or more that are one token, found 1 of 30"):
+        ioi_task(lambda text: [5] if text == " Mary" else [5, 6], bos_id=None, pad_id=0)
+
+
+def test_a_tokenizer_that_joins_words_is_refused():
+    """Where a name changes what is around it, the texts would differ in more than what is meant."""
+
+    def joining(text: str) -> list[int]:
+        ids = encode(text)
+        return ids if len(ids) < 2 else [ids[0], *(a * 100 + b for a, b in itertools.pairwise(ids))]
+
+    with pytest.raises(InputError, match="one token other than in its counterfactual, found 2"):
+        ioi_task(joining, bos_id=None, pad_id=0, prompts=2)
+
+
+def test_performance_by_hand(words):
+    """A model that always likes the subject best, and one that knows."""
+
+    class Knowing:
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def logits(self, ids):
+            out = torch.zeros(*ids.shape, 64)
+            other = (ids == words.counterfactual_ids).all()
+            for i, prompt in enumerate(words.prompts):
+                asked = prompt.other if other else prompt.indirect_object
+                wins = i < self.share * len(words.prompts)
+                out[i, words.last[i], asked if wins else prompt.subject] = 5.0
+            return out
+
+    half = performance(Knowing(0.5), words)
+    assert (half.texts, half.preferred, half.top, half.logit_difference) == (80, 0.5, 0.5, 0.0)
+    assert performance(Knowing(1.0), words).logit_difference == pytest.approx(5.0)
+    e = torch.tensor(5.0).exp().item()
+    assert performance(Knowing(1.0), words).probability == pytest.approx(e / (e + 63))
+
+
+# --- patching -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return Subject.load(str(write_model(tmp_path_factory.mktemp("model"))), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def task(subject):
+    return ioi_task(encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def rows(subject):
+    ids = torch.randint(2, subject.d_vocab, (20, 20), generator=torch.Generator().manual_seed(0))
+    return subject.activations(ids, [SITE])[SITE].flatten(0, 1).clone()
+
+
+@pytest.fixture(scope="module")
+def pca(rows):
+    return pca_basis(SITE, rows, rows.mean(0))
+
+
+@pytest.fixture(scope="module")
+def sae(rows):
+    """Random features with a threshold, so that some are silent everywhere."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.nn.functional.normalize(torch.randn(60, HIDDEN, generator=generator), dim=1)
+    spread = (rows - rows.mean(0)).norm(dim=1).mean()
+    return sae_basis(SITE, Dictionary.from_tied(weight, torch.full((60,), -0.3 * float(spread)), rows.mean(0)))
+
+
+def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[float, float]:
+    """Position by position, with the whole model."""
+    x, other = (subject.activations(ids, [SITE])[SITE] for ids in (task.ids, task.counterfactual_ids))
+    total, sizes = 0.0, []
+    edited = x.clone()
+    for i, last in enumerate(task.last.tolist()):
+        for at in range(1, last + 1):
+            change = (codes.encode(other[i, at]) - codes.encode(x[i, at]))[swapped] @ codes.directions[swapped]
+            edited[i, at] += change
+            sizes.append(change.norm().item())
+    found = subject.spliced_logits(task.ids, SITE, lambda _: edited)
+    wanted = subject.logits(task.counterfactual_ids)
+    for i, last in enumerate(task.last.tolist()):
+        p, q = found[i, last].double().log_softmax(-1), wanted[i, last].double().log_softmax(-1)
+        total += (p.exp() * (p - q)).sum().item()
+    return total / len(task.prompts), sum(sizes) / len(sizes)
+
+
+@pytest.mark.parametrize("kind", ["sae", "nonneg", "signed"])
+def test_a_measure_is_what_the_formula_says(subject, task, sae, pca, kind):
+    codes = {"sae": codes_of(sae), "nonneg": codes_of(pca), "signed": signed_pairs(pca)}[kind]
+    with patching(subject, task, SITE, codes) as problem:
+        which = problem.all()
+        which[::3] = False
+        found = problem.measure(which)
+        chosen = problem.features[which].tolist()
+    kl, edit = kl_by_hand(subject, task, codes, chosen)
+    assert found.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    assert found.edit == pytest.approx(edit, rel=1e-4)
+
+
+def test_a_whole_rotation_is_the_counterfactual_itself(subject, task, pca):
+    for codes in (signed_pairs(pca), codes_of(pca)):
+        with patching(subject, task, SITE, codes) as problem:
+            nothing, everything = ends(problem)
+        assert nothing.edit == 0
+        assert nothing.kl > 1e-3
+        assert abs(everything.kl) < 1e-5
+
+
+def test_only_features_that_differ_are_looked_at(subject, task, sae):
+    x, other = (subject.activations(ids, [SITE])[SITE] for ids in (task.ids, task.counterfactual_ids))
+    differs = ((sae.encode(x) - sae.encode(other)) * task.mask()[..., None]).abs().amax((0, 1)) > 0
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        assert problem.features.tolist() == torch.nonzero(differs).flatten().tolist()
+        assert 0 < len(problem.features) < problem.n_features == 60
+
+
+def test_effects_are_first_order_changes(subject, task, sae):
+    """Against differences of the KL about the middle of the whole edit."""
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        effects = problem.effects()
+        delta = problem._delta.clone()
+        for at in (int(effects.argmin()), int(effects.argmax())):
+            found = []
+            for sign in (1, -1):
+                shift = torch.full((len(effects),), 0.5)
+                shift[at] += sign * 0.05
+                problem._delta = delta * shift
+                found.append(problem.kl(problem.all()))
+            problem._delta = delta
+            assert effects[at].item() == pytest.approx((found[0] - found[1]) / 0.1, rel=0.05, abs=1e-5)
+
+
+def one_by_one(problem, thresholds, seed):
+    """The authors' procedure in plain loops: the set after each threshold."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def kl(chosen):
+        which = problem.none()
+        which[sorted(chosen)] = True
+        return problem.kl(which)
+
+    swapped = set(range(len(problem.features)))
+    now, found = kl(swapped), [set(swapped)]
+    for threshold in thresholds:
+        there = sorted(swapped)
+        for at in torch.randperm(len(there), generator=generator).tolist():
+            value = kl(swapped - {there[at]})
+            if value - now < threshold:
+                swapped, now = swapped - {there[at]}, value
+        found.append(set(swapped))
+    return [{int(problem.features[i]) for i in chosen} for chosen in found]
+
+
+def test_acdc_in_groups_of_one_is_the_authors_procedure(subject, task, sae):
+    thresholds = (1e-4, 1e-3, 1e-2)
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        expected = one_by_one(problem, thresholds, seed=5)
+        points = acdc(problem, thresholds=thresholds, seed=5, group=1)
+    kept = [expected[0]] + [b for a, b in itertools.pairwise(expected) if b != a]
+    assert [set(point.features) for point in points] == kept
+    assert len(kept) > 2, "thresholds that take nothing out show nothing"
+
+
+@pytest.mark.parametrize("order", ["random", "effect"])
+def test_acdc_in_groups_loosens_nothing_and_costs_less(subject, task, sae, order):
+    thresholds = (1e-3, 1e-2, 1e-1, 1.0)
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        began = problem.runs
+        points = acdc(problem, thresholds=thresholds, order=order, group=8)
+        cost = problem.runs - began
+        again = acdc(problem, thresholds=thresholds, order=order, group=8)
+        m = len(problem.features)
+        for point in points:
+            which = torch.isin(problem.features, torch.tensor(point.features, dtype=torch.long))
+            assert problem.measure(which) == (point.kl, point.edit)
+    assert points == again
+    assert points[0].threshold is None
+    for before, after in itertools.pairwise(points):
+        assert set(after.features) < set(before.features)
+        removed = len(before.features) - len(after.features)
+        assert after.kl - before.kl < removed * after.threshold
+    assert points[-1].features == (), "a threshold above every KL takes all out"
+    assert cost < m + len(points) + 3 * m
+
+
+def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        whole = acdc(problem, thresholds=(1e-2, 1.0), group=4)
+        before = problem.runs
+        cut = acdc(problem, thresholds=(1e-2, 1.0), group=4, max_runs=5)
+        assert problem.runs - before <= 5 + 3
+    assert cut[0] == whole[0]
+    assert len(cut[-1].features) > len(whole[-1].features)
+
+
+def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        points, (nothing, everything) = by_effect(problem), ends(problem)
+        effects = problem.effects()
+        best = problem.features[effects.argmin()].item()
+        chosen = by_effect(problem, sizes=[3])
+    assert points[0].features == (best,)
+    assert [len(p.features) for p in points[:3]] == [1, 2, 4]
+    assert points[-1] == everything
+    assert min(p.kl for p in points) < nothing.kl
+    assert [len(p.features) for p in chosen] == [3, len(everything.features)]
+
+
+def test_points_as_json(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        first, second = acdc(problem, thresholds=(10.0,))
+    assert first.as_json()["n"] == len(first.features)
+    assert "threshold" not in first.as_json()
+    assert second.as_json() == {"features": [], "n": 0, "kl": second.kl, "edit": 0.0, "threshold": 10.0}
+
+
+def test_refusals(subject, task, sae, pca):
+    far = AffineBasis("far", SITE, "none", pca.weight, torch.full((len(pca.weight),), -1e9), pca.centre)
+    wide = AffineBasis("wide", SITE, "none", torch.ones(3, HIDDEN + 1), torch.zeros(3), torch.zeros(HIDDEN + 1))
+    for basis, site, message in (
+        (far, SITE, "a feature that differs between the texts, found none"),
+        (wide, SITE, f"width {HIDDEN}, found width {HIDDEN + 1}"),
+        (pca, Site(LAYERS, "resid_post"), f"0 to {LAYERS - 1}"),
+        (pca, Site(1, "mlp_out"), "a resid_post"),
+    ):
+        codes = codes_of(basis)
+        if basis is wide:
+            codes = codes._replace(encode=lambda x: x[..., :3])
+        with pytest.raises(InputError, match=message), patching(subject, task, site, codes):
+            raise AssertionError
+    with pytest.raises(InputError, match="pairs of opposite directions"):
+        signed_pairs(sae)
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        for thresholds in ((), (0.1, 0.1), (1.0, 0.5), (0.0, 1.0)):
+            with pytest.raises(InputError, match="rising numbers above 0"):
+                acdc(problem, thresholds=thresholds)
+    assert len(THRESHOLDS) == 50
+    assert (THRESHOLDS[0], THRESHOLDS[-1]) == (pytest.approx(1e-5), 1.0)
