@@ -26,6 +26,7 @@ def config_of(
     units: int = 32,
     tokens: int = 400_000,
     width: int = 128,
+    test_share: float = 0.25,
     architecture: str = "tied",
     options: Mapping[str, Any] | None = None,
     expansion: float = 4.0,
@@ -33,6 +34,8 @@ def config_of(
     lr: float = 3e-3,
     batch: int = 256,
     samples: int = 1_200_000,
+    normalise: bool = True,
+    checkpoint_every: int = 500,
     method: str = DEFAULT,
     augmenter: str = "auto",
     wandb: str = "auto",
@@ -56,12 +59,16 @@ def config_of(
         lr=lr,
         batch=batch,
         samples=samples,
+        normalise=normalise,
+        checkpoint_every=checkpoint_every,
         seed=seed,
         wandb=wandb,  # type: ignore[arg-type]  # checked by TrainingConfig
     )
     config = RunConfig(
         subject=SubjectConfig(model=model, revision=revision, device=device, dtype=dtype, bos=bos),
-        text=TextConfig(corpus=corpus, tokens=tokens, width=width),
+        text=TextConfig(
+            corpus=corpus, tokens=tokens, read=max(TextConfig.read, tokens), width=width, test_share=test_share
+        ),
         layer=layer,
         neurons=neurons,  # type: ignore[arg-type]  # a kind, checked by Site
         stream=stream,  # type: ignore[arg-type]  # likewise
