@@ -174,8 +174,8 @@ class Meter:
         with matmul_precision(config.precision):
             metrics = run.step(batch)
             seconds = self._timed(lambda: [run.step(batch) for _ in range(STEPS)], run.device) / STEPS
-            dictionary, sample = run.dictionary(), ArrayRows(batch)
-            evaluation = self._timed(lambda: evaluate(dictionary, sample), "cpu") / len(batch)
+            dictionary, sample = run.dictionary(), ArrayRows(rows)
+            evaluation = self._timed(lambda: evaluate(dictionary, sample), "cpu") / len(rows)
         width = dictionary.d_sae
         return Kind(
             seconds=seconds,
