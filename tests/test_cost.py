@@ -14,7 +14,8 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training import TrainingConfig
-from saelens_n2g.training.cost import Cost, Meter, cost_of_run, cost_of_sweep, duration, passes_of, size, tokens_read
+from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, duration, passes_of, size, tokens_read
+from saelens_n2g.training.meter import Meter
 from saelens_n2g.training.sparse import has_kernels
 from saelens_n2g.training.sweep import sweep, vary
 

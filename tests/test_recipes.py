@@ -137,6 +137,9 @@ def test_settings_that_no_command_has_are_refused(tmp_path, monkeypatch, capsys)
     path.write_text("[1]")
     with pytest.raises(InputError, match="a JSON object, found list"):
         read_settings(path, dictionaries.sweep)
+    with pytest.raises(InputError, match="fields of TrainingConfig, found layerz, normalize"):
+        config_of(normalize=False, layerz=2)
+    assert config_of(normalise=False, lr_warmup=5).training.lr_warmup == 5
     assert {"layer", "alpha"} <= known_settings(dictionaries.train_with)
     assert "bases" not in known_settings(dictionaries.train_with) | known_settings(dictionaries.sweep)
 

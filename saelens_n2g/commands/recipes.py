@@ -7,6 +7,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from saelens_n2g.commands.settings import config_of
 from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.jobs.artefacts import read_json
 from saelens_n2g.progress import Reporter
+from saelens_n2g.training.config import TrainingConfig
 
 SINGLE = ("layer", "alpha", "expansion", "bases")
 """What a sweep has several of, or takes from elsewhere."""
@@ -52,8 +54,12 @@ def read_settings(path: Path, command: Callable[..., None]) -> dict[str, Any]:
 
 
 def known_settings(command: Callable[..., None]) -> set[str]:
-    """Names of settings that a command takes: its own, and those of `config_of` that it passes on."""
-    own = inspect.signature(command).parameters
-    names = {name for name, one in own.items() if one.kind is one.KEYWORD_ONLY} - {"out", "estimate", "reporter"}
-    passed = set(inspect.signature(config_of).parameters) - {"bases"}
+    """Names of settings that a command takes: its own, those of `config_of` that it passes on, and what `config_of`
+    takes for the training."""
+    names = _keywords(command) - {"out", "estimate", "reporter"}
+    passed = (_keywords(config_of) | {field.name for field in fields(TrainingConfig)}) - {"bases"}
     return names | (passed - set(SINGLE) if "layers" in names else passed)
+
+
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    return {name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY}

@@ -13,7 +13,8 @@ from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.cost import Cost, Meter, cost_of_run, cost_of_sweep, passes_of
+from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, passes_of
+from saelens_n2g.training.meter import Meter
 from saelens_n2g.training.sweep import Point, sweep, table_of, vary
 
 
