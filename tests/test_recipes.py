@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from saelens_n2g.comparison import sweeping
 from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Reporter
 from saelens_n2g.subject import Subject
+from saelens_n2g.training.architectures.registry import architectures
 from saelens_n2g.training.run import Run
 from saelens_n2g.training.sweep import vary
 
@@ -260,3 +263,45 @@ def test_the_command_line_knows_what_recipes_know():
 
     assert "estimate" in inspect.signature(commands.train).parameters
     assert {"estimate", "memory"} <= set(inspect.signature(commands.sweep).parameters)
+
+
+# --- what is said about them ------------------------------------------------------------------------------------
+
+PAGE = (TRAIN.parent / "docs" / "training.md").read_text()
+
+
+def test_the_page_names_every_recipe_and_architecture():
+    assert [name for name in COMMANDS if f"`python train/{name}.py`" not in PAGE] == []
+    assert [name for name in architectures() if f"| `{name}`" not in PAGE] == []
+
+
+def test_the_commands_of_the_page_are_commands():
+    from typer.main import get_command
+
+    from saelens_n2g.cli import app
+
+    known = get_command(app).commands
+    lines = re.findall(r"^ {4}saelens-n2g (\w+)(.*)$", PAGE, re.MULTILINE)
+    assert len(lines) >= 7
+    for name, rest in lines:
+        context = known[name].make_context(name, rest.partition("#")[0].split())
+        assert context.params["out"], name
+
+
+@pytest.mark.model
+def test_the_examples_of_the_page_run(tmp_path):
+    """The cache and a dictionary from it, then the same by two processes."""
+    first, second = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "first.py").write_text(first)
+    (tmp_path / "train_mine.py").write_text(second)
+    environment = {**os.environ, "PYTHONPATH": str(TRAIN.parent), "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in (["first.py"], [*torchrun, "train_mine.py"]):
+        ended = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+    one, two = (
+        load_file(tmp_path / "runs" / name / "sae" / "sae_weights.safetensors") for name in ("cached", "together")
+    )
+    assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)

@@ -36,7 +36,6 @@ def config_of(
     samples: int = 1_200_000,
     method: str = DEFAULT,
     augmenter: str = "auto",
-    wandb: str = "auto",
     device: str = "auto",
     dtype: str = "float32",
     bos: str = "auto",
@@ -45,7 +44,7 @@ def config_of(
     **more: Any,
 ) -> RunConfig:
     """Settings out of command-line options; a `unit` decides layer, site and basis. `more` are other fields of
-    `TrainingConfig`, such as `normalise`. Raises `InputError`."""
+    `TrainingConfig`, such as `wandb`. Raises `InputError`."""
     neurons = "mlp_post"
     if unit is not None:
         site, bases, _ = parse_unit(unit)
@@ -67,7 +66,6 @@ def config_of(
             batch=batch,
             samples=samples,
             seed=seed,
-            wandb=wandb,  # type: ignore[arg-type]  # checked by TrainingConfig
             **_known(more),
         ),
         rule=UnitRule(units=units, seed=seed),
