@@ -54,10 +54,10 @@ def write_corpus(path: Path, documents: int = 40, length: int = 24) -> Path:
     return path
 
 
-def write_model(folder: Path) -> Path:
-    """A Hugging Face folder: weights, configuration, a byte-level BPE trained on the templates; BOS is id 0."""
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level BPE trained on the templates; BOS is id 0."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -74,6 +74,13 @@ def write_model(folder: Path) -> Path:
     )
     assert tokenizer.bos_token_id == 0
     tokenizer.save_pretrained(folder)
+
+
+def write_model(folder: Path) -> Path:
+    """A Hugging Face folder of a Llama: weights, configuration, tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_tokenizer(folder)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
@@ -88,6 +95,47 @@ def write_model(folder: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_neox(folder: Path) -> Path:
+    """The same of Pythia's architecture, smaller."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    write_tokenizer(folder)
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN // 2,
+        intermediate_size=MLP,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPTNeoXForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_gpt2(folder: Path) -> Path:
+    """The same of GPT-2's architecture."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    write_tokenizer(folder)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=HIDDEN // 2,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
 
 

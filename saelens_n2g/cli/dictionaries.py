@@ -14,6 +14,7 @@ from saelens_n2g.cli.options import (
     Corpus,
     Device,
     Dtype,
+    Estimate,
     Layer,
     Model,
     Out,
@@ -54,20 +55,22 @@ def train(
     bos: Bos = "auto",
     revision: Revision = None,
     seed: Seed = 0,
+    estimate: Estimate = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a sparse autoencoder on one site and save it as a SAELens folder, `OUT/dictionary/sae`."""
-    options = {k: v for k, v in locals().items() if k not in ("out", "quiet", "option")}
+    options = {k: v for k, v in locals().items() if k not in ("out", "quiet", "option", "estimate")}
     from saelens_n2g.commands import dictionaries, settings
 
     config = config_from(bases="sae", options=settings.choices(option or []), **options)
-    dictionaries.train(config, out, reporter_of(quiet))
+    dictionaries.train(config, out, reporter_of(quiet), estimate=estimate)
 
 
 @app.command(
     epilog=example(
         "sweep --layers 4 --alphas 3e-4,1e-3,3e-3 --expansions 4,8 --out runs/sweep",
         "sweep --layers 1,3 --architecture topk,batchtopk --option k=16,32,64 --out runs/topk",
+        "sweep --layers 1,3 --memory 8 --estimate --out runs/sweep",
     )
 )
 def sweep(
@@ -84,6 +87,9 @@ def sweep(
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
     batch: Batch = 256,
     samples: Annotated[int | None, typer.Option(help="Activations to train on; default: all, once.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="Gigabytes; layers that do not fit in together are trained one after another.")
+    ] = None,
     tokens: Tokens = 400_000,
     width: Width = 128,
     wandb: Wandb = "auto",
@@ -92,6 +98,7 @@ def sweep(
     bos: Bos = "auto",
     revision: Revision = None,
     seed: Seed = 0,
+    estimate: Estimate = False,
     quiet: Quiet = False,
 ) -> None:
     """Train many dictionaries in one pass over the model, and draw what sparsity costs."""

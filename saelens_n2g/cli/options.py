@@ -45,6 +45,7 @@ Stream = Annotated[str, typer.Option(help="Site kind: resid_pre, resid_mid, resi
 Batch = Annotated[int, typer.Option(help="Activations per step.")]
 Unit = Annotated[str, typer.Option(help="LAYER.KIND/BASIS/INDEX, e.g. 3.mlp_post/neurons/1214.")]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run makes.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will cost, and stop.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Remarks and results only.")]
 
 

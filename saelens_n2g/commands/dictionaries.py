@@ -10,19 +10,32 @@ from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.progress import Reporter
 
 
-def train(config: RunConfig, out: Path, reporter: Reporter) -> None:
-    """Train a dictionary, or go on with one, and print what it does to test activations."""
+def train(config: RunConfig, out: Path, reporter: Reporter, *, estimate: bool = False) -> None:
+    """Train a dictionary, or go on with one, and print what it does to test activations.
+
+    What it will cost is said first, unless the dictionary is there; with `estimate` that is all that happens.
+    """
     from saelens_n2g.bases.formats import load_saelens
     from saelens_n2g.comparison.run import train_dictionary
+    from saelens_n2g.comparison.sweeping import cost_of_training
     from saelens_n2g.comparison.workspace import Workspace
 
     workspace = Workspace(config, out, reporter)
+    if estimate or not workspace.finished("dictionary"):
+        reporter.note(cost_of_training(workspace).text())
+    if estimate:
+        return
     folder = train_dictionary(workspace)
     workspace.discard_activations()
     dictionary = load_saelens(folder)
     test = dictionary.metadata["evaluation"]["test"]
     print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
     print(f"on test documents: fvu {test['fvu']:.4f}, l0 {test['l0']:.1f}, dead {test['dead']} of {dictionary.d_sae}")
+
+
+def train_with(*, out: Path, reporter: Reporter, estimate: bool = False, **options: Any) -> None:
+    """`train` with the options of `config_of`."""
+    train(config_of(bases="sae", **options), out, reporter, estimate=estimate)
 
 
 def sweep(
@@ -36,12 +49,15 @@ def sweep(
     seeds: str = "0",
     choices: Sequence[str] = (),
     samples: int | None = None,
+    memory: float | None = None,
+    estimate: bool = False,
     **options: Any,
 ) -> None:
     """Train dictionaries of all combinations in one pass over the subject. `options` are those of `config_of`.
 
     `choices` are options of the architectures as NAME=VALUE,VALUE. Without `samples` every token of the fit text is
-    seen once. Raises `InputError`.
+    seen once. `memory`: gigabytes; layers that do not fit into them together are trained one after the other. What it
+    will cost is said first; with `estimate` that is all that happens. Raises `InputError`.
     """
     from saelens_n2g.comparison.sweeping import run_sweep
 
@@ -57,7 +73,10 @@ def sweep(
     varied = {name: values for name, values in every.items() if len(values) != 1}
     base = replace(config.training, **{k: v[0] for k, v in every.items() if len(v) == 1 and k not in _names(choices)})
     varied |= {name: every[name] for name in _names(choices)}
-    print(run_sweep(config, base, varied, numbers, samples, out, reporter))
+    limit = None if memory is None else memory * 1e9
+    table = run_sweep(config, base, varied, numbers, samples, out, reporter, memory=limit, estimate=estimate)
+    if not estimate:
+        print(table)
 
 
 def _names(choices: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def config_of(
     units: int = 32,
     tokens: int = 400_000,
     width: int = 128,
+    test_share: float = 0.25,
     architecture: str = "tied",
     options: Mapping[str, Any] | None = None,
     expansion: float = 4.0,
@@ -35,45 +36,57 @@ def config_of(
     samples: int = 1_200_000,
     method: str = DEFAULT,
     augmenter: str = "auto",
-    wandb: str = "auto",
     device: str = "auto",
     dtype: str = "float32",
     bos: str = "auto",
     revision: str | None = None,
     seed: int = 0,
+    **more: Any,
 ) -> RunConfig:
-    """Settings out of command-line options; a `unit` decides layer, site and basis. Raises `InputError`."""
+    """Settings out of command-line options; a `unit` decides layer, site and basis. `more` are other fields of
+    `TrainingConfig`, such as `wandb`. Raises `InputError`."""
     neurons = "mlp_post"
     if unit is not None:
         site, bases, _ = parse_unit(unit)
-        layer = site.layer
-        neurons, stream = (site.kind, stream) if bases == "neurons" else (neurons, site.kind)
-    training = TrainingConfig(
-        architecture=architecture,
-        options=options or {},
-        expansion=expansion,
-        alpha=alpha,
-        lr=lr,
-        batch=batch,
-        samples=samples,
-        seed=seed,
-        wandb=wandb,  # type: ignore[arg-type]  # checked by TrainingConfig
-    )
+        layer, (neurons, stream) = site.layer, (site.kind, stream) if bases == "neurons" else (neurons, site.kind)
     config = RunConfig(
         subject=SubjectConfig(model=model, revision=revision, device=device, dtype=dtype, bos=bos),
-        text=TextConfig(corpus=corpus, tokens=tokens, width=width),
+        text=_text(corpus, tokens, width, test_share),
         layer=layer,
         neurons=neurons,  # type: ignore[arg-type]  # a kind, checked by Site
         stream=stream,  # type: ignore[arg-type]  # likewise
         bases=tuple(name.strip() for name in bases.split(",") if name.strip()),
         dictionary=None if dictionary is None else _located(str(dictionary)),
-        training=training,
+        training=TrainingConfig(
+            architecture=architecture,
+            options=options or {},
+            expansion=expansion,
+            alpha=alpha,
+            lr=lr,
+            batch=batch,
+            samples=samples,
+            seed=seed,
+            **_known(more),
+        ),
         rule=UnitRule(units=units, seed=seed),
         method=method,
         augmenter=augmenter,
         seed=seed,
     )
     return replace(config, options=without_augmentation(config.method_options)) if augmenter == "none" else config
+
+
+def _known(more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a training configuration, and nothing else."""
+    if unknown := sorted(set(more) - {field.name for field in fields(TrainingConfig)}):
+        raise InputError("settings of a run", "options of its command or fields of TrainingConfig", ", ".join(unknown))
+    return more
+
+
+def _text(corpus: str, tokens: int, width: int, test_share: float) -> TextConfig:
+    """As much of the corpus is read as is wanted, if that is more than is read anyway."""
+    read = max(TextConfig.read, tokens)
+    return TextConfig(corpus=corpus, tokens=tokens, read=read, width=width, test_share=test_share)
 
 
 def _located(dictionary: str) -> str:

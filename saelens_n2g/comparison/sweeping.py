@@ -1,4 +1,4 @@
-"""A sweep of dictionaries in a run's workspace: its text and its split, the activations of several layers at once."""
+"""Sweeps in a run's workspace: its text and its split, the activations of several layers at once; what they cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,9 @@ from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.sweep import sweep, table_of, vary
+from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, passes_of
+from saelens_n2g.training.meter import Meter
+from saelens_n2g.training.sweep import Point, sweep, table_of, vary
 
 
 def run_sweep(
@@ -24,11 +26,18 @@ def run_sweep(
     samples: int | None,
     folder: Path,
     reporter: Reporter,
+    *,
+    memory: float | None = None,
+    estimate: bool = False,
 ) -> str:
     """Train all combinations of `settings` at all layers on the fit documents; the table as text.
 
     samples: activations to train on; None takes every token of the fit documents once, less what fills no batch.
-    Raises `InputError` for settings that cannot be, and for a folder with a sweep of others.
+    memory: bytes that dictionaries and activations may take; layers are then trained in as few passes over the subject
+    as fit, each in a folder `layers-FIRST-LAST` of its own. What it will cost is said first; with `estimate` that is
+    all that happens, and the text is empty.
+    Raises `InputError` for settings that cannot be, for a folder with a sweep of others, and where the dictionaries of
+    one layer need more than `memory`.
     """
     if not layers:
         raise InputError("option layers", "at least one layer", "none")
@@ -40,35 +49,54 @@ def run_sweep(
     fit, test = (windows.subset(rows) for rows in workspace.split)
     base = replace(base, samples=samples or fit.n_tokens // base.batch * base.batch, device=str(subject.device))
     configs = vary(base, settings)
-    _claim(
-        folder, fingerprint([config.key("text"), {k: v.as_json() for k, v in configs.items()}, list(map(str, sites))])
+    with reporter.stage("estimate of what it costs"):
+        meter = Meter(subject, fit, sites)
+        groups = passes_of(meter, fit, test, sites, configs, memory=memory)
+        costs = [cost_of_sweep(meter, fit, test, group, configs) for group in groups]
+    reporter.note(sum(costs[1:], costs[0]).text())
+    if estimate:
+        return ""
+    key: list[Any] = [config.key("text"), {k: v.as_json() for k, v in configs.items()}, list(map(str, sites))]
+    _claim(folder, fingerprint([*key, *([len(group) for group in groups] if len(groups) > 1 else [])]))
+    points: list[Point] = []
+    for group in groups:
+        place = folder if len(groups) == 1 else folder / f"layers-{group[0].layer}-{group[-1].layer}"
+        title = f"{len(configs) * len(group)} dictionaries on {', '.join(map(str, group))}"
+        with reporter.stage(title, "steps") as tick:
+            points += sweep(
+                subject,
+                fit,
+                test,
+                group,
+                configs,
+                place,
+                metadata=lambda site: _metadata(workspace, site),
+                provenance=workspace.provenance(),
+                on_step=lambda step, total, _line, tick=tick: tick(step, total),  # type: ignore[misc]
+                report=reporter.note,
+            )
+    return table_of(points)
+
+
+def _metadata(workspace: Workspace, site: Site) -> SaeMetadata:
+    config = workspace.config
+    return SaeMetadata(
+        model_name=config.subject.model,
+        hook_name=site.hook,
+        context_size=config.text.width,
+        prepend_bos=workspace.subject.bos_id is not None,
+        dataset_path=config.text.corpus,
+        extra={"provenance": workspace.provenance()},
     )
 
-    def metadata(site: Site) -> SaeMetadata:
-        return SaeMetadata(
-            model_name=config.subject.model,
-            hook_name=site.hook,
-            context_size=config.text.width,
-            prepend_bos=subject.bos_id is not None,
-            dataset_path=config.text.corpus,
-            extra={"provenance": workspace.provenance()},
-        )
 
-    title = f"{len(configs) * len(sites)} dictionaries on {', '.join(map(str, sites))}"
-    with reporter.stage(title, "steps") as tick:
-        points = sweep(
-            subject,
-            fit,
-            test,
-            sites,
-            configs,
-            folder,
-            metadata=metadata,
-            provenance=workspace.provenance(),
-            on_step=lambda step, total, _line: tick(step, total),
-            report=reporter.note,
-        )
-    return table_of(points)
+def cost_of_training(workspace: Workspace) -> Cost:
+    """What `comparison.run.train_dictionary` takes in a run that has nothing yet."""
+    config, subject, windows = workspace.config, workspace.subject, workspace.windows
+    site = subject.check(Site(config.layer, config.stream))
+    fit = int(workspace.fit_tokens.sum())
+    training = replace(config.training, device=str(subject.device))
+    return cost_of_run(Meter(subject, windows, [site]), windows, fit, site, training)
 
 
 def _claim(folder: Path, key: str) -> None:
