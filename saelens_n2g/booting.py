@@ -28,6 +28,7 @@ def find_device(name: str) -> torch.device:
 
 
 def boot(name: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
+    """A bridge of the model `name`. Raises `InputError` as `Subject.load` says."""
     from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources.tl_legacy import TL_LEGACY_PREFIXES
@@ -65,6 +66,7 @@ def resolve(name: str) -> str:
 
 
 def unknown(name: str, error: Exception) -> InputError:
+    """The error that there is no such model, with the libraries' reason in one line."""
     reason = " ".join(str(error).split())[:200]
     expected = "`embedded`, a folder in Hugging Face format, or a name that the hub and TransformerLens know"
     return InputError(f"model {name!r}", expected, reason)
