@@ -151,6 +151,12 @@ class Subject(Tokenizer):
         causal, so positions before the padding are not changed by it. Raises `InputError` for a site that the
         model lacks, an empty batch, or rows longer than the model's context.
         """
+        return self._read(ids, sites)
+
+    def _read(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], first: Sequence[tuple[str, Any]] = ()
+    ) -> dict[Site, Float[Tensor, "..."]]:
+        """See `activations`; `first` are hooks that come before."""
         if ids.numel() == 0 or ids.shape[1] > self.n_ctx:
             raise InputError("token ids", f"(batch, 1 to {self.n_ctx}) integers", str(tuple(ids.shape)))
         found: dict[Site, Tensor] = {}
@@ -161,7 +167,7 @@ class Subject(Tokenizer):
 
             return hook
 
-        hooks = [(self.check(site).hook, keep(site)) for site in sites]
+        hooks = [*first, *((self.check(site).hook, keep(site)) for site in sites)]
         deepest = max(site.layer for site in sites)
         if deepest == self.n_layers - 1:  # `stop_at_layer` stops where the next block begins; after the last is none
             hooks.append((f"blocks.{deepest}.hook_out", _stop))
@@ -263,6 +269,46 @@ class Subject(Tokenizer):
                 f"site {site} of {self.name}", "a place the model goes through once", f"{len(calls)} times"
             )
         return out.float()
+
+    def edited_activations(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        site: Site,
+        edit: Callable[[Float[Tensor, "batch pos width"]], Float[Tensor, "batch pos width"]],
+        sites: Sequence[Site],
+    ) -> dict[Site, Float[Tensor, "..."]]:
+        """`activations` at `sites` with `edit(x)` in place of the activations x at `site`, which comes before them.
+
+        Raises `InputError` for a site of `sites` that is not in a later layer, and as `spliced_logits` and
+        `activations` do.
+        """
+        if early := [str(other) for other in sites if other.layer <= site.layer]:
+            raise InputError(f"sites behind {site}", f"layers from {site.layer + 1} on", ", ".join(early))
+        if site.kind == "resid_mid":
+            raise InputError(f"site {site} to splice into", "a place where everything passes", "resid_mid")
+
+        def splice(value: Tensor, hook: Any) -> Tensor:  # noqa: ARG001  # the name is TransformerLens' contract
+            return edit(value.float()).to(value)
+
+        return self._read(ids, sites, [(self.check(site).hook, splice)])
+
+    def direct_effect(
+        self, x: Float[Tensor, "n d_model"], direction: Float[Tensor, "d_model"], step: float = 1e-2
+    ) -> Float[Tensor, "d_vocab"]:
+        """Logit lens of a direction: change of the logits per unit of `direction` added to the final residual stream,
+        through the final norm and the unembedding alone, averaged over streams `x`.
+
+        The norm is taken as linear about each x (a central difference of `step` of its length), so that the direction
+        is seen at the scale at which the model sees it.
+        """
+        x, direction = x.to(self.device, self.dtype), direction.to(self.device, self.dtype)
+        ways = direction * (step * x.norm(dim=-1, keepdim=True) / direction.norm())
+        with torch.inference_mode():
+            up, down = (self.bridge.ln_final((x + sign * ways)[None]).float()[0] for sign in (1, -1))
+            slope = (up - down) / (2 * ways.norm(dim=-1, keepdim=True) / direction.norm())
+            none = torch.zeros_like(slope[:1])
+            out: Tensor = self.bridge.unembed(torch.stack([slope.mean(0, keepdim=True), none]).to(self.dtype)).float()
+        return out[0, 0] - out[1, 0]  # a bias of the unembedding is no effect of the direction
 
     @contextmanager
     def behind(

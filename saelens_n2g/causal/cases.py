@@ -1,0 +1,277 @@
+"""Case studies of one unit: on what it fires, what the model would do without it, what it needs.
+
+After Cunningham et al. 2023, section 5.
+
+    histogram(tokens, values)                            # activations by token
+    ablation(subject, unit, windows)                     # logits that fall and rise when it is taken out
+    subject.direct_effect(stream, unit.direction)        # the logit lens of its direction
+    context_ablation(subject, unit, tokens)              # which earlier tokens it needs
+    downstream(subject, unit, later, windows)            # which features of a later layer change
+
+Taking a unit out means x' = x - c d at every position where it is above zero: its value c times its direction d, all
+else left as it is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saelens_n2g.bases.base import AffineBasis, Basis
+from saelens_n2g.bases.neurons import NeuronBasis
+from saelens_n2g.bases.sae import SaeBasis
+from saelens_n2g.corpus import Windows
+from saelens_n2g.errors import InputError
+from saelens_n2g.sites import Site
+from saelens_n2g.subject import Subject
+
+BATCH = 8
+"""Windows a forward pass; each holds the logits of a window twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseUnit:
+    """One unit with what it adds to the activation."""
+
+    basis: Basis
+    index: int
+    direction: Float[Tensor, "d_in"]
+
+    @classmethod
+    def of(cls, basis: Basis, index: int, width: int) -> "CaseUnit":
+        """Unit `index` of a basis at a site of `width`. Raises `InputError` for a unit or a basis without direction."""
+        if not 0 <= index < basis.n_features:
+            raise InputError(f"unit of basis {basis.name!r}", f"0 to {basis.n_features - 1}", str(index))
+        if isinstance(basis, SaeBasis):
+            return cls(basis, index, basis.decoder[index].float())
+        if isinstance(basis, AffineBasis):
+            return cls(basis, index, basis.weight[index].float())
+        if isinstance(basis, NeuronBasis):
+            direction = torch.zeros(width)
+            direction[index % basis.width] = 1.0 if index < basis.width else -1.0
+            return cls(basis, index, direction)
+        raise InputError(f"basis {basis.name!r}", "one whose units have a direction", type(basis).__name__)
+
+    @property
+    def site(self) -> Site:
+        return self.basis.site
+
+    def values(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch"]:
+        """Its activation, >= 0."""
+        return self.basis.to(x.device).encode_features(x, torch.tensor([self.index], device=x.device))[..., 0]
+
+    def without(self, x: Float[Tensor, "batch pos d_in"], scored: Bool[Tensor, "batch pos"]) -> Tensor:
+        """Activations with the unit taken out at the scored positions."""
+        c = self.values(x) * scored.to(x)
+        return x - c[..., None] * self.direction.to(x)
+
+
+# --- on what it fires -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Activations of a unit above zero, split by token."""
+
+    edges: tuple[float, ...]
+    """Of bins of equal width, from 0 to the maximum."""
+    counts: Mapping[str, tuple[int, ...]]
+    """Positions per bin of the most frequent tokens, most frequent first."""
+    others: tuple[int, ...]
+    """Of all other tokens."""
+    firing: int
+    """Positions above zero."""
+    positions: int
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def histogram(
+    tokens: Sequence[str], values: Float[np.ndarray, "token"], *, bins: int = 10, named: int = 5
+) -> Histogram:
+    """Split the activations `values` of `tokens`. Raises `InputError` for a unit that is never above zero."""
+    at = np.flatnonzero(values > 0)
+    if len(at) == 0:
+        raise InputError("activations of the unit", "one above 0", "none")
+    edges = np.linspace(0.0, float(values.max()), bins + 1)
+    place = np.minimum(np.searchsorted(edges, values[at], side="right") - 1, bins - 1)
+    by_token: dict[str, np.ndarray] = {}
+    for position, bin_of in zip(at, place, strict=True):
+        by_token.setdefault(tokens[position], np.zeros(bins, dtype=int))[bin_of] += 1
+    order = sorted(by_token, key=lambda token: (-by_token[token].sum(), token))
+    rest = sum((by_token[token] for token in order[named:]), np.zeros(bins, dtype=int))
+    counts = {token: tuple(int(n) for n in by_token[token]) for token in order[:named]}
+    return Histogram(tuple(map(float, edges)), counts, tuple(int(n) for n in rest), len(at), len(values))
+
+
+# --- what the model would do without it -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What taking a unit out changes where it fires."""
+
+    positions: int
+    """Where it is above zero and a token follows."""
+    lowered: tuple[tuple[int, float], ...]
+    """Tokens whose log-probability falls most, with the mean change in nats, most first."""
+    raised: tuple[tuple[int, float], ...]
+    """Those whose log-probability rises most."""
+    next_token: float
+    """Mean change of the log-probability of the token that follows in the text."""
+    kl: float
+    """Mean KL(model || model without the unit)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def _batches(windows: Windows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Token ids, and which positions are scored."""
+    mask = windows.mask
+    for start in range(0, len(windows), size):
+        width = int(windows.lengths[start : start + size].max())
+        ids = torch.from_numpy(windows.tokens[start : start + size, :width]).long()
+        yield ids, torch.from_numpy(mask[start : start + size, :width])
+
+
+def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 10) -> Ablation:
+    """Take the unit out in `windows` and look at the predictions at the very positions where it fires.
+
+    Raises `InputError` if it fires nowhere with a token behind it.
+    """
+    change = torch.zeros(subject.d_vocab, dtype=torch.float64)
+    count, following, kl = 0, 0.0, 0.0
+    for ids, scored in _batches(windows, BATCH):
+        seen: list[Tensor] = []
+
+        def keep(x: Tensor, into: list[Tensor] = seen) -> Tensor:
+            into.append(x)
+            return x
+
+        plain = subject.spliced_logits(ids, unit.site, keep)
+        fires = (unit.values(seen[0]).cpu() > 0) & scored
+        fires[:, :-1] &= scored[:, 1:]
+        fires[:, -1] = False
+        if not fires.any():
+            continue
+        edited = subject.spliced_logits(ids, unit.site, partial(unit.without, scored=scored))
+        rows, at = torch.nonzero(fires, as_tuple=True)
+        where = (rows.to(plain.device), at.to(plain.device))
+        before, after = plain[where].log_softmax(-1), edited[where].log_softmax(-1)
+        difference = (after - before).double().cpu()
+        change += difference.sum(0)
+        following += float(difference.gather(1, ids[rows, at + 1][:, None]).sum())
+        kl += float((before.double().exp() * (before - after).double()).sum())
+        count += len(rows)
+    if count == 0:
+        raise InputError(
+            f"unit {unit.index} of {unit.basis.name!r}", "a firing position with a token behind it", "none"
+        )
+    mean = change / count
+    low, high = mean.topk(top, largest=False), mean.topk(top)
+    return Ablation(count, _pairs(low), _pairs(high), following / count, kl / count)
+
+
+def _pairs(found: Any) -> tuple[tuple[int, float], ...]:
+    return tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+
+# --- what it needs --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ContextAblation:
+    """A text, and what is left of the unit's activation at its peak when an earlier token is left out."""
+
+    tokens: tuple[int, ...]
+    peak: int
+    """Position of the key token."""
+    activation: float
+    """There, in the whole text."""
+    kept: tuple[float, ...]
+    """Per position before the peak: activation without that token / activation."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def context_ablation(subject: Subject, unit: CaseUnit, tokens: Sequence[int]) -> ContextAblation:
+    """Leave out one token at a time, and run each text that results. `tokens` are without BOS.
+
+    Raises `InputError` if the unit does not fire in the text.
+    """
+    start = [] if subject.bos_id is None else [subject.bos_id]
+    whole = torch.tensor([[*start, *tokens]])
+    values = unit.values(subject.activations(whole, [unit.site])[unit.site])[0, len(start) :].cpu()
+    peak = int(values.argmax())
+    if not values[peak] > 0:
+        raise InputError(f"unit {unit.index} of {unit.basis.name!r}", "a text on which it fires", "silence")
+    kept = list(tokens[: peak + 1])
+    if peak == 0:
+        return ContextAblation(tuple(tokens), 0, float(values[0]), ())
+    shorter = torch.tensor([[*start, *kept[:i], *kept[i + 1 :]] for i in range(peak)])
+    left = unit.values(subject.activations(shorter, [unit.site])[unit.site])[:, -1].cpu()
+    return ContextAblation(tuple(tokens), peak, float(values[peak]), tuple((left / values[peak]).tolist()))
+
+
+# --- what follows from it -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """How units of a later basis change where the unit is taken out."""
+
+    positions: int
+    """Where the unit fires."""
+    units: tuple[tuple[int, float, float], ...]
+    """Index, mean activation with the unit, and mean change without it; largest changes first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows, *, top: int = 10) -> Downstream:
+    """Means over the positions where the unit fires. Raises `InputError` if it fires nowhere, or if `later` is not of a
+    later layer."""
+    base = torch.zeros(later.n_features, dtype=torch.float64)
+    change, count = torch.zeros_like(base), 0
+    for ids, scored in _batches(windows, BATCH):
+        found = subject.activations(ids, [unit.site, later.site])
+        fires = (unit.values(found[unit.site]).cpu() > 0) & scored
+        if not fires.any():
+            continue
+        edited = subject.edited_activations(ids, unit.site, partial(unit.without, scored=scored), [later.site])
+        at = fires.to(subject.device)
+        before, after = (later.to(subject.device).encode(x[later.site][at]).double() for x in (found, edited))
+        base += before.sum(0).cpu()
+        change += (after - before).sum(0).cpu()
+        count += int(fires.sum())
+    if count == 0:
+        raise InputError(f"unit {unit.index} of {unit.basis.name!r}", "a text on which it fires", "silence")
+    order = torch.argsort(change.abs(), descending=True, stable=True)[:top].tolist()
+    return Downstream(count, tuple((i, float(base[i] / count), float(change[i] / count)) for i in order))
+
+
+def last_streams(subject: Subject, unit: CaseUnit, windows: Windows, *, most: int = 256) -> Float[Tensor, "n d_model"]:
+    """Final residual streams at positions where the unit fires, `most` at most: what `Subject.direct_effect` is taken
+    about. Raises `InputError` if there are none."""
+    last, found = Site(subject.n_layers - 1, "resid_post"), []
+    for ids, scored in _batches(windows, BATCH):
+        seen = subject.activations(ids, sorted({unit.site, last}))
+        fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > 0) & scored)
+        found.append(seen[last].cpu()[fires[:, 0], fires[:, 1]])
+    streams = torch.cat(found)[:most]
+    if len(streams) == 0:
+        raise InputError(f"unit {unit.index} of {unit.basis.name!r}", "a text on which it fires", "silence")
+    return streams
