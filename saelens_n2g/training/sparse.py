@@ -180,12 +180,7 @@ def pattern_of(active: Bool[Tensor, "b n"], *, densest: float = DENSEST) -> Patt
     """The pattern of a mask: compressed if at most `densest` of it is active and there are kernels for that."""
     if not has_kernels(active.device) or active.count_nonzero().item() > densest * active.numel():
         return DensePattern(active)
-    return pattern_at(torch.from_numpy(np.flatnonzero(active.numpy())), (active.shape[0], active.shape[1]))
-
-
-def pattern_at(flat: Int[Tensor, "k"], shape: tuple[int, int]) -> SparsePattern:
-    """The pattern of ascending positions, for a device that `has_kernels`."""
-    return SparsePattern(flat, shape)
+    return SparsePattern(torch.from_numpy(np.flatnonzero(active.numpy())), (active.shape[0], active.shape[1]))
 
 
 def has_kernels(device: torch.device) -> bool:

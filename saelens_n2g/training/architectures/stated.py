@@ -37,8 +37,6 @@ class Loss(NamedTuple):
     """What is added, weights included."""
     fired: Float[Tensor, "n"]
     """On how many rows each feature was above zero."""
-    reconstruction: Float[Tensor, ""] | None = None
-    """Stands in the loss in place of `mse` where that is not what is learnt from."""
 
 
 class StatedObjective(ABC):
@@ -113,9 +111,6 @@ class StatedObjective(ABC):
 
     def _metrics(self, found: Loss, batch: Float[Tensor, "b d"]) -> StepMetrics:
         parts = {name: part.detach() for name, part in found.parts.items()}
-        if found.reconstruction is not None:
-            # The loss logged is the one learnt from; what it differs by from the error is a part of its own.
-            parts["matryoshka_loss"] = (found.reconstruction - found.mse).detach()
         return StepMetrics(found.mse.detach(), parts, found.fired.sum() / len(batch), variance(batch), found.fired)
 
     def _grads(self) -> list[Tensor]:
@@ -126,8 +121,7 @@ class StatedObjective(ABC):
         """Leave the loss's gradients in the parameters' `.grad`, without an update."""
         self._adam.zero_grad(set_to_none=True)
         found = self.loss(batch)
-        whole = found.mse if found.reconstruction is None else found.reconstruction
-        torch.autograd.backward(whole + sum(found.parts.values()))
+        torch.autograd.backward(found.mse + sum(found.parts.values()))
         return found
 
     def state(self) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from saelens_n2g.training.objective import (
     over_processes,
     variance,
 )
-from saelens_n2g.training.sparse import DENSEST, has_kernels, pattern_at
+from saelens_n2g.training.sparse import DENSEST, SparsePattern, has_kernels
 
 
 def initial_encoder(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
@@ -108,7 +108,7 @@ class TiedObjective:
     def _sparse(self, y: Float[Tensor, "b d"], w: Float[Tensor, "n d"], active: int) -> StepMetrics:
         """The same by the active entries alone."""
         flat = torch.nonzero_static(self._code.view(-1), size=active).squeeze(1)
-        pattern, error = pattern_at(flat, (len(y), len(self.bias))), self._error
+        pattern, error = SparsePattern(flat, (len(y), len(self.bias))), self._error
         values = pattern.values(self._code)
         pattern.decode(values, w, out=error).sub_(y)
         metrics = self._metrics(y, values.sum(), pattern.fired().to(y.dtype))
