@@ -63,7 +63,7 @@ class StatedObjective(ABC):
     def __init__(self, start: Start) -> None:
         if start.compile:
             name = type(self).__name__.removesuffix("Objective").lower()
-            raise InputError("training option compile", "an architecture that can be compiled (tied)", name)
+            raise InputError("training option compile", "an architecture written by hand (tied)", name)
         self.start, self.alpha = start, start.alpha
         rows = torch.nn.functional.normalize(torch.randn(start.n, start.d, generator=generator(start.seed)), dim=1)
         zeros = torch.zeros
