@@ -103,7 +103,7 @@ def test_the_dead_and_only_they_begin_again(name):
     found, other = copied(objective), copied(plain)
     living = [feature for feature in range(N) if feature not in DEAD]
     length = other["encoder"][living].norm(dim=1).mean()
-    expected = {"tied": {"encoder": length * directions, "bias": torch.zeros(3)}}.get(
+    expected = {"tied": {"encoder": length * directions, "bias": -0.8 * read[rows].norm(dim=1)}}.get(
         name, {"encoder": 0.2 * length * directions, "decoder": directions, "bias": torch.zeros(3)}
     )
     if name == "gated":
@@ -163,7 +163,7 @@ def test_all_may_be_dead_and_rows_of_zeros_are_no_directions():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_dead_learn_what_nothing_else_explains(name):
-    """Twelve planted directions, a feature on eight of them, eight features dead: without them four stay unexplained."""
+    """Twelve planted directions, a feature on eight of them, eight features dead: without those, four are left."""
     draws, d = torch.Generator().manual_seed(0), 16
     planted = torch.linalg.qr(torch.randn(d, d, generator=draws)).Q[:12]
     found = []
@@ -186,7 +186,7 @@ def test_the_dead_learn_what_nothing_else_explains(name):
     assert without < 0.3
     assert resampled > 0.75
     assert unexplained > 0.3
-    assert left < 0.03
+    assert left < 0.1
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from saelens_n2g.training.parallel import Group
 
 SHARE_OF_BATCH = 1 / 8
 """Features that begin again at one step, at most, as a share of the rows of the batch."""
-SHARE_OF_NORM = 0.2
-"""Norm of a new encoder row as a share of the living ones' mean, as in Bricken et al."""
+WEAK = 0.2
+"""How strong a new feature is at first. Where the encoder is a matrix of its own, the norm of its row as a share of the
+living ones' mean (Bricken et al.); where it is the decoder, the share of its own row's length that it gives there."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Replacement(NamedTuple):
     """Which, ascending."""
     directions: Float[Tensor, "k d"]
     """Of norm 1."""
+    lengths: Float[Tensor, "k"]
+    """Norms of the rows that they were taken from."""
     living: Int[Tensor, "m"]
     """Those that are not dead; all of them where there are none."""
 
@@ -96,9 +99,12 @@ class Resampling:
         self._waiting[features] = False
         self._since[features.to(self._since.device)] = 0
         self.total += len(features)
-        directions = torch.nn.functional.normalize(rows_of(group, rows, drawn), dim=1, eps=0)
+        taken = rows_of(group, rows, drawn)
+        lengths = taken.norm(dim=1)
         everything = torch.arange(self._start.n, device=living.device)
-        return Replacement(features.to(rows.device), directions, living if len(living) else everything)
+        return Replacement(
+            features.to(rows.device), taken / lengths[:, None], lengths, living if len(living) else everything
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""

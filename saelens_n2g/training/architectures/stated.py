@@ -21,7 +21,7 @@ from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.errors import InputError
 from saelens_n2g.training.architectures.functions import unit_rows
 from saelens_n2g.training.architectures.resampling import (
-    SHARE_OF_NORM,
+    WEAK,
     Replacement,
     Resampling,
     begin_again,
@@ -150,7 +150,7 @@ class StatedObjective(ABC):
     def _begin_again(self, new: Replacement) -> None:
         """Dead features take new directions; what an architecture adds of its own is as at the start."""
         own = self.parameters
-        length = SHARE_OF_NORM * own["encoder"][new.living].norm(dim=1).mean()
+        length = WEAK * own["encoder"][new.living].norm(dim=1).mean()
         first: dict[str, Tensor | float] = {"encoder": length * new.directions, "decoder": new.directions, "bias": 0.0}
         first |= {name: value.to(new.directions)[new.features] for name, value in self.more_parameters().items()}
         for name, value in first.items():

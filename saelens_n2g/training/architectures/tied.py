@@ -18,8 +18,10 @@ first need only the active entries (`training.sparse`). `tests/test_training.py`
 
 W does not know the length of E's rows, but Adam does: its steps have a length of their own, so that a row of E turns by
 an angle in inverse proportion to its length. A feature that begins again (`architectures.resampling`) therefore gets
-the mean length of the living ones, that it turns as they do; a fifth of it, which makes a dictionary with two
-matrices weak at first, would here only make the feature turn five times as fast.
+the mean length of the living ones, that it turns as they do; a fifth of it, which makes features of two matrices weak
+at first, would here only make it turn five times as fast. Here it is weak by its bias: -0.8 |y| for a direction taken
+from the row y, so that it gives 0.2 |y| there and fires on what is nearly that row alone. With a bias of zero it would
+fire at full strength on half of all rows, and a dictionary does not stand many of those (docs/lab-notes.md).
 """
 
 import torch
@@ -29,7 +31,13 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.training.architectures.functions import NORM_FLOOR, radial_removed
 from saelens_n2g.training.architectures.registry import register
-from saelens_n2g.training.architectures.resampling import Replacement, ResamplingOptions, begin_again, resampling_of
+from saelens_n2g.training.architectures.resampling import (
+    WEAK,
+    Replacement,
+    ResamplingOptions,
+    begin_again,
+    resampling_of,
+)
 from saelens_n2g.training.objective import (
     Start,
     StepMetrics,
@@ -175,7 +183,7 @@ class TiedObjective:
         """Dead features take new directions."""
         length = self.encoder[new.living].norm(dim=1).mean()
         begin_again(self._adam, self.encoder, new.features, length * new.directions)
-        begin_again(self._adam, self.bias, new.features, 0.0)
+        begin_again(self._adam, self.bias, new.features, (WEAK - 1) * new.lengths)
 
     @torch.no_grad()
     def _losses(self, y: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
