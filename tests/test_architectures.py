@@ -316,7 +316,7 @@ def test_every_architecture_has_a_file_of_its_own():
         ("topk", {"k": 0}, "k"),
         ("topk", {"aux_weight": -1}, "aux_weight"),
         ("topk", {"kk": 3}, "kk"),
-        ("tied", {"k": 3}, "none"),
+        ("tied", {"k": 3}, "options resample_every, resample_until, found k"),
         ("jumprelu", {"bandwidth": 0}, "bandwidth"),
         ("matryoshka", {"prefixes": [0.5, 0.25, 1]}, "prefixes"),
         ("matryoshka", {"prefixes": [0.5]}, "prefixes"),

@@ -61,8 +61,9 @@ class TrainingConfig:
     of products on any hardware and computes them all dense; weights, Adam's moments, sums and losses stay float32."""
     compile: bool = False
     """Whether torch.compile translates the gradient of the tied dictionary (others refuse). Meant for GPUs, where it
-    should save passes over memory between the products (not measured); on a CPU sparse steps are without it alone. The
-    first step waits for the compiler. Computes the same, rounded otherwise, as another `device` does: a run may be continued with or without."""
+    should save passes over memory between the products (not measured); on a CPU it gives up the sparse way. The first
+    step waits for the compiler. Computes the same, rounded otherwise, as another `device` does: a run may be continued
+    with or without."""
     log_every: int = 50
     """Steps between two lines of metrics."""
     checkpoint_every: int = 500
