@@ -42,6 +42,7 @@ CONFIGS = {
     "TableConfig": "explanations/tables.py",
     "Start": "training/objective.py",
     "TopKOptions": "training/architectures/topk.py",
+    "ResamplingOptions": "training/architectures/resampling.py",
     "JumpReluOptions": "training/architectures/jumprelu.py",
 }
 NAMES_SAY_IT = {"seed", "training", "rule", "paper", "subject", "text"}

@@ -8,7 +8,7 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import fingerprint
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
-Precision = Literal["highest", "high", "medium"]
+Precision = Literal["highest", "high", "medium", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,14 @@ class TrainingConfig:
     device: str = "cpu"
     """Where the dictionary is trained, as PyTorch names it."""
     precision: Precision = "highest"
-    """PyTorch's float32 matmul precision. `highest` is float32 throughout; `high` and `medium` may use TF32 or
-    bfloat16 products where the hardware has them, and elsewhere only choose another library."""
+    """Of matrix products. `highest` is float32 throughout. `high` and `medium` are PyTorch's float32 matmul precisions:
+    TF32 or bfloat16 products where the hardware has them, elsewhere only another library. `bfloat16` rounds the factors
+    of products on any hardware and computes them all dense; weights, Adam's moments, sums and losses stay float32."""
+    compile: bool = False
+    """Whether torch.compile translates the gradient of the tied dictionary (others refuse). Meant for GPUs, where it
+    should save passes over memory between the products (not measured); on a CPU it gives up the sparse way. The first
+    step waits for the compiler. Computes the same, rounded otherwise, as another `device` does: a run may be continued
+    with or without."""
     log_every: int = 50
     """Steps between two lines of metrics."""
     checkpoint_every: int = 500
@@ -107,7 +113,7 @@ class TrainingConfig:
 
     def identity(self) -> str:
         """Fingerprint of whatever decides the weights after a given step: runs that agree in it may be continued."""
-        apart = ["device", "log_every", "checkpoint_every", "wandb", "wandb_project"]
+        apart = ["device", "compile", "log_every", "checkpoint_every", "wandb", "wandb_project"]
         if not self.lr_decay:
             apart.append("samples")  # a run may be made longer, unless its last steps are others than the rest
         kept = {k: v for k, v in self.as_json().items() if k not in apart}

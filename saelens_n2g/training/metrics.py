@@ -82,6 +82,7 @@ def log_line(
         "metrics/l0": step.l0.item(),
         "metrics/mean_log10_feature_sparsity": log_rates.mean().item(),
         "sparsity/dead_features": counter.dead(),
+        **({} if step.resampled is None else {"sparsity/resampled": step.resampled}),
         "sparsity/below_1e-5": int((counter.rates() < 1e-5).sum()),
         "sparsity/below_1e-6": int((counter.rates() < 1e-6).sum()),
         "details/current_learning_rate": lr,

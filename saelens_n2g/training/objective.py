@@ -27,6 +27,8 @@ class StepMetrics(NamedTuple):
     """Mean over dimensions of the batch's variance about its own mean: `1 - mse / variance` is explained."""
     fired: Float[Tensor, "n"]
     """In how many rows of the batch each feature was above zero."""
+    resampled: int | None = None
+    """Dead features that have been given a new start so far; None where none ever is."""
 
     @property
     def loss(self) -> Float[Tensor, ""]:
@@ -88,6 +90,10 @@ class Start:
     """Where it is trained."""
     dtype: torch.dtype = torch.float32
     """Of the weights."""
+    operands: torch.dtype | None = None
+    """Of the factors of matrix products (`training.products`); None for that of the weights."""
+    compile: bool = False
+    """Whether the gradient is compiled; only where it is written by hand."""
     options: Any = field(default=None)
     """The architecture's own settings; None for its defaults."""
     group: Group = SINGLE

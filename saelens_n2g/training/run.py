@@ -29,9 +29,10 @@ from saelens_n2g.training.rows import Statistics
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Set PyTorch's process-wide float32 matmul precision, and set it back."""
+    """Set PyTorch's process-wide float32 matmul precision, and set it back. With `bfloat16` what is left in float32 is
+    computed as with `highest`: the factors that are rounded, the objective rounds by itself."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
+    torch.set_float32_matmul_precision("highest" if name == "bfloat16" else name)
     try:
         yield
     finally:
@@ -63,6 +64,8 @@ class Run:
             seed=config.seed,
             dead_after=config.dead_window,
             device=self.device,
+            operands=torch.bfloat16 if config.precision == "bfloat16" else None,
+            compile=config.compile,
             options=architecture.make_options(config.options),
             group=group,
         )

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saelens_n2g.training.products import product
+
 DENSEST = 0.15
 """Share of active entries up to which compressed rows are faster, measured on one core (benchmarks/sae_step.py)."""
 
@@ -72,24 +74,26 @@ class Part(NamedTuple):
 
 
 class DensePattern(Pattern):
-    """All entries, and which of them are active."""
+    """All entries, and which of them are active. `operands`: dtype of the factors of products; None for their own."""
 
     sparse = False
 
-    def __init__(self, active: Bool[Tensor, "b n"]) -> None:
-        self._active = active
+    def __init__(self, active: Bool[Tensor, "b n"], operands: torch.dtype | None = None) -> None:
+        self._active, self._operands = active, operands
 
     def values(self, matrix: Float[Tensor, "b n"]) -> Tensor:
         return matrix * self._active
 
     def decode(self, values: Tensor, W: Float[Tensor, "n d"], out: Tensor | None = None) -> Float[Tensor, "b d"]:
-        return torch.mm(values, W, out=out)
+        found = product(values, W, self._operands)
+        return found if out is None else out.copy_(found)
 
     def at(self, x: Float[Tensor, "b d"], W: Float[Tensor, "n d"]) -> Tensor:
-        return torch.mm(x, W.T).mul_(self._active)
+        return product(x, W.T, self._operands).mul_(self._active)
 
     def transposed(self, values: Tensor, x: Float[Tensor, "b d"], out: Tensor | None = None) -> Float[Tensor, "n d"]:
-        return torch.mm(values.T, x) if out is None else out.addmm_(values.T, x)
+        found = product(values.T, x, self._operands)
+        return found if out is None else out.add_(found)
 
     def masked(self, values: Tensor) -> Tensor:
         return values * self._active
@@ -98,7 +102,7 @@ class DensePattern(Pattern):
         return values.sum(0)
 
     def part(self, start: int, stop: int) -> "Part":
-        return Part(DensePattern(self._active[:, start:stop]), lambda values: values[:, start:stop])
+        return Part(DensePattern(self._active[:, start:stop], self._operands), lambda values: values[:, start:stop])
 
     def spread(self, parameter: Float[Tensor, "n"]) -> Tensor:
         return parameter.expand(self._active.shape) * self._active
@@ -176,16 +180,15 @@ class SparsePattern(Pattern):
         return torch.bincount(self._columns, minlength=self._shape[1]).to(torch.get_default_dtype())
 
 
-def pattern_of(active: Bool[Tensor, "b n"], *, densest: float = DENSEST) -> Pattern:
-    """The pattern of a mask: compressed if at most `densest` of it is active and there are kernels for that."""
-    if not has_kernels(active.device) or active.count_nonzero().item() > densest * active.numel():
-        return DensePattern(active)
-    return pattern_at(torch.from_numpy(np.flatnonzero(active.numpy())), (active.shape[0], active.shape[1]))
-
-
-def pattern_at(flat: Int[Tensor, "k"], shape: tuple[int, int]) -> SparsePattern:
-    """The pattern of ascending positions, for a device that `has_kernels`."""
-    return SparsePattern(flat, shape)
+def pattern_of(
+    active: Bool[Tensor, "b n"], *, densest: float = DENSEST, operands: torch.dtype | None = None
+) -> Pattern:
+    """The pattern of a mask: compressed if at most `densest` of it is active and there are kernels for that; there are
+    none for `operands`, the dtype that factors of products are rounded to."""
+    compressed = operands is None and has_kernels(active.device)
+    if not compressed or active.count_nonzero().item() > densest * active.numel():
+        return DensePattern(active, operands)
+    return SparsePattern(torch.from_numpy(np.flatnonzero(active.numpy())), (active.shape[0], active.shape[1]))
 
 
 def has_kernels(device: torch.device) -> bool:

@@ -15,10 +15,11 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.training.architectures.functions import decode, encode
 from saelens_n2g.training.architectures.registry import register
+from saelens_n2g.training.architectures.resampling import ResamplingOptions
 from saelens_n2g.training.architectures.stated import Loss, StatedObjective
 
 
-@register("gated", "Gated")
+@register("gated", "Gated", options=ResamplingOptions)
 class GatedObjective(StatedObjective):
     """See the module's text. The parameter `bias` is b_gate."""
 
@@ -43,7 +44,7 @@ class GatedObjective(StatedObjective):
             "auxiliary_reconstruction_loss": gate_error.square().mean(),
         }
         fired = pattern.by_feature((code.detach() > 0).to(y.dtype))
-        return Loss(error.square().mean(), parts, fired)
+        return Loss(error.square().mean(), parts, fired, error.detach())
 
     def dictionary(self, mean: Float[Tensor, "d"], scale: float) -> Dictionary:
         """See `Objective.dictionary`."""

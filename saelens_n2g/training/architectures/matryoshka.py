@@ -61,5 +61,6 @@ class MatryoshkaObjective(ThresholdObjective):
             part = pattern.part(start, stop)
             error = error + decode(part.values(code), decoder[start:stop], part.pattern)
             errors.append(error.square().mean())
-        mean = sum(errors[1:], errors[0]) / len(errors)
-        return Loss(errors[-1], self.auxiliary(y, error), pattern.fired(), mean)
+        # Learnt from is the mean of all prefixes: what it differs by from the error of the whole is a part of its own.
+        nested = {"matryoshka_loss": sum(errors[1:], errors[0]) / len(errors) - errors[-1]}
+        return Loss(errors[-1], self.auxiliary(y, error) | nested, pattern.fired())

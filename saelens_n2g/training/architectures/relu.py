@@ -9,10 +9,11 @@ from torch import Tensor
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.training.architectures.functions import decode, encode
 from saelens_n2g.training.architectures.registry import register
+from saelens_n2g.training.architectures.resampling import ResamplingOptions
 from saelens_n2g.training.architectures.stated import Loss, StatedObjective
 
 
-@register("relu", "ReLU + L1")
+@register("relu", "ReLU + L1", options=ResamplingOptions)
 class ReluObjective(StatedObjective):
     """See the module's text."""
 
@@ -23,7 +24,8 @@ class ReluObjective(StatedObjective):
         pattern = self.pattern(before > 0)
         code = encode(y, own["encoder"], own["bias"], own["offset"], before, pattern)
         error = decode(code, self.unit_decoder(), pattern) + own["offset"] - y
-        return Loss(error.square().mean(), {"l1_loss": self.alpha * code.sum() / len(y)}, pattern.fired())
+        parts = {"l1_loss": self.alpha * code.sum() / len(y)}
+        return Loss(error.square().mean(), parts, pattern.fired(), error.detach())
 
     def dictionary(self, mean: Float[Tensor, "d"], scale: float) -> Dictionary:
         """See `Objective.dictionary`."""

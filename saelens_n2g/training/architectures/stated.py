@@ -5,6 +5,9 @@ All of them encode `pre = (y - offset) E^T + b`, choose which features are activ
 around a sparsity term by shrinking itself (Rajamanoharan et al. 2024 among others project instead). Batches are
 centred with the mean of all activations, so the offset starts at zero. E starts as the transpose of the decoder
 (Gao et al. 2024, appendix A.1).
+
+A feature that begins again (`architectures.resampling`) gets a decoder row of norm 1, as at the start, so that it
+turns as it did then, and an encoder row of a fifth of the living ones' norm, so that it is weak at first.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +18,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary
+from saelens_n2g.errors import InputError
 from saelens_n2g.training.architectures.functions import unit_rows
+from saelens_n2g.training.architectures.resampling import (
+    WEAK,
+    Replacement,
+    Resampling,
+    begin_again,
+    resampling_of,
+)
 from saelens_n2g.training.objective import (
     Start,
     StepMetrics,
@@ -25,6 +36,7 @@ from saelens_n2g.training.objective import (
     over_processes,
     variance,
 )
+from saelens_n2g.training.products import product
 from saelens_n2g.training.sparse import DENSEST, Pattern, pattern_of
 
 
@@ -37,8 +49,8 @@ class Loss(NamedTuple):
     """What is added, weights included."""
     fired: Float[Tensor, "n"]
     """On how many rows each feature was above zero."""
-    reconstruction: Float[Tensor, ""] | None = None
-    """Stands in the loss in place of `mse` where that is not what is learnt from."""
+    error: Float[Tensor, "b d"] | None = None
+    """`y^ - y`, where the architecture's dead features may begin again."""
 
 
 class StatedObjective(ABC):
@@ -49,6 +61,9 @@ class StatedObjective(ABC):
     """Share of active features up to which the sparse way is taken, where there are kernels for it."""
 
     def __init__(self, start: Start) -> None:
+        if start.compile:
+            name = type(self).__name__.removesuffix("Objective").lower()
+            raise InputError("training option compile", "an architecture written by hand (tied)", name)
         self.start, self.alpha = start, start.alpha
         rows = torch.nn.functional.normalize(torch.randn(start.n, start.d, generator=generator(start.seed)), dim=1)
         zeros = torch.zeros
@@ -57,6 +72,7 @@ class StatedObjective(ABC):
         self.parameters = {name: value.to(start.device, start.dtype).requires_grad_() for name, value in first.items()}
         self._adam = torch.optim.Adam(list(self.parameters.values()), lr=start.lr, betas=start.betas, fused=True)
         self._before = torch.empty(0, start.n, device=start.device, dtype=start.dtype)
+        self._resampling = resampling_of(start)
 
     def more_parameters(self) -> dict[str, Tensor]:
         """Parameters beside the four, with their first values."""
@@ -91,11 +107,14 @@ class StatedObjective(ABC):
         if len(self._before) != len(y):
             self._before = torch.empty(len(y), self.start.n, device=y.device, dtype=y.dtype)
         encoder, offset = self.parameters["encoder"], self.parameters["offset"]
+        if self.start.operands is not None:
+            found = product(y - offset, encoder.T, self.start.operands)
+            return torch.add(found, self.parameters[bias], out=self._before)
         return torch.addmm(self.parameters[bias], y - offset, encoder.T, out=self._before)
 
     def pattern(self, active: Bool[Tensor, "b n"]) -> Pattern:
         """The pattern of a mask."""
-        return pattern_of(active, densest=self.densest)
+        return pattern_of(active, densest=self.densest, operands=self.start.operands)
 
     def unit_decoder(self) -> Float[Tensor, "n d"]:
         """D: rows of norm 1; differentiable."""
@@ -105,17 +124,40 @@ class StatedObjective(ABC):
         """One Adam step on one batch."""
         found = self.gradients(batch)
         metrics = over_processes(self.start.group, self._metrics(found, batch), self._grads(), batch)
+        new = None if self._resampling is None else self._look(self._resampling, metrics.fired, found, batch)
         self._adam.step()
         with torch.no_grad():
             self.after_step(found._replace(fired=metrics.fired), len(batch) * self.start.group.size)
             self.start.group.mean_([tensor for tensor in self.more_state().values() if tensor.is_floating_point()])
-        return metrics
+            if new is not None:
+                self._begin_again(new)
+        return metrics if self._resampling is None else metrics._replace(resampled=self._resampling.total)
+
+    @torch.no_grad()
+    def _look(
+        self, resampling: Resampling, fired: Float[Tensor, "n"], found: Loss, batch: Float[Tensor, "b d"]
+    ) -> Replacement | None:
+        """Which dead features are due, and where they go."""
+        assert found.error is not None
+        error = found.error
+
+        def losses() -> Float[Tensor, "b"]:
+            # The L1 term acts on what is positive before a gate, if there is one: that is in the buffer of this step.
+            return error.square().mean(1) + self.alpha * torch.relu(self._before).sum(1)
+
+        return resampling.look(fired, batch - self.parameters["offset"], losses)
+
+    def _begin_again(self, new: Replacement) -> None:
+        """Dead features take new directions; what an architecture adds of its own is as at the start."""
+        own = self.parameters
+        length = WEAK * own["encoder"][new.living].norm(dim=1).mean()
+        first: dict[str, Tensor | float] = {"encoder": length * new.directions, "decoder": new.directions, "bias": 0.0}
+        first |= {name: value.to(new.directions)[new.features] for name, value in self.more_parameters().items()}
+        for name, value in first.items():
+            begin_again(self._adam, own[name], new.features, value)
 
     def _metrics(self, found: Loss, batch: Float[Tensor, "b d"]) -> StepMetrics:
         parts = {name: part.detach() for name, part in found.parts.items()}
-        if found.reconstruction is not None:
-            # The loss logged is the one learnt from; what it differs by from the error is a part of its own.
-            parts["matryoshka_loss"] = (found.reconstruction - found.mse).detach()
         return StepMetrics(found.mse.detach(), parts, found.fired.sum() / len(batch), variance(batch), found.fired)
 
     def _grads(self) -> list[Tensor]:
@@ -126,19 +168,21 @@ class StatedObjective(ABC):
         """Leave the loss's gradients in the parameters' `.grad`, without an update."""
         self._adam.zero_grad(set_to_none=True)
         found = self.loss(batch)
-        whole = found.mse if found.reconstruction is None else found.reconstruction
-        torch.autograd.backward(whole + sum(found.parts.values()))
+        torch.autograd.backward(found.mse + sum(found.parts.values()))
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, Adam's moments and step counters, and `more_state`."""
-        return adam_state(self._adam, self.parameters) | self.more_state()
+        """Parameters, Adam's moments and step counters, `more_state`, and what resampling counts."""
+        own = adam_state(self._adam, self.parameters) | self.more_state()
+        return own if self._resampling is None else own | self._resampling.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
         load_adam_state(self._adam, self.parameters, state)
         for name, tensor in self.more_state().items():
             tensor.copy_(state[name])
+        if self._resampling is not None:
+            self._resampling.load_state(state)
 
     def standard(self, mean: Float[Tensor, "d"], scale: float) -> Dictionary:
         """The weights for raw activations, on the CPU, as a ReLU dictionary: relu(s z) = s relu(z) for s > 0."""
