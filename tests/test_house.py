@@ -18,9 +18,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 ROOMS = (
-    "errors", "jobs", "sites", "wikipedia", "provenance", "progress", "documents", "embedded", "corpus", "subject",
-    "activations", "bases", "training", "exemplars", "graphs", "explanations", "scoring", "comparison", "commands",
-    "cli",
+    "errors", "jobs", "figures", "sites", "wikipedia", "provenance", "progress", "documents", "embedded", "corpus",
+    "subject", "activations", "bases", "training", "exemplars", "graphs", "explanations", "scoring", "comparison",
+    "commands", "cli",
 )  # fmt: skip
 """Left to right: a room may import only rooms before it, inside functions too (docs/decisions.md)."""
 

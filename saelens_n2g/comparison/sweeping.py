@@ -13,7 +13,8 @@ from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.sweep import sweep, table_of, vary
+from saelens_n2g.training.sweep import sweep, vary
+from saelens_n2g.training.sweep_report import table_of
 
 
 def run_sweep(
