@@ -47,8 +47,9 @@ PARTS = {
     "principal components": "saelens_n2g.training.sweep._reference",
     "checkpoints": "saelens_n2g.training.loop.save_checkpoint",
     "evaluation": "saelens_n2g.training.loop.evaluate",
-    "behaviour": "saelens_n2g.training.sweep.behaviours",
-    "figures": "saelens_n2g.figures.render",
+    "behaviour": "saelens_n2g.training.evaluation.behaviours",
+    "figures": "saelens_n2g.training.figures.render",
+    "similarity": "saelens_n2g.training.sweep_report.mmcs_table",
     "files": "saelens_n2g.training.loop.save_saelens",
 }
 """Part -> the function whose time it is."""

@@ -15,7 +15,7 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from saelens_n2g.training import evaluate, references
+from saelens_n2g.training import evaluate, evaluation, references
 from saelens_n2g.training.evaluation import SplicedModel, behaviour, behaviours, judge_on, log_values, spread, widens
 from saelens_n2g.training.metrics import (
     DENSITY,

@@ -221,7 +221,7 @@ def test_the_readme_shows_every_command(readme):
     from saelens_n2g.cli import app
 
     names = [command.callback.__name__ for command in app.registered_commands]
-    assert len(names) == 8
+    assert len(names) == 9
     assert [name for name in names if f"saelens-n2g {name}" not in readme] == []
 
 

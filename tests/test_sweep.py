@@ -171,8 +171,9 @@ def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they
         kept = load_dictionary(tmp_path / f"{point.site}-{point.name}" / "sae").metadata["evaluation"]["behaviour"]
         assert kept == stored["behaviour"]
         line = next(row for row in text.splitlines() if row.startswith(f"| {point.site} | {point.name} |"))
-        assert f"| {alone.ce_loss_score:.4f} | {alone.kl_div_with_sae:.4f} |" in line
-        assert f"CE score {alone.ce_loss_score:.4f}" in table_of(points)
+        score = "–" if alone.ce_loss_score is None else f"{alone.ce_loss_score:.4f}"
+        assert f"| {score} | {alone.kl_div_with_sae:.4f} |" in line
+        assert f"CE score {score}  KL {alone.kl_div_with_sae:.4f}" in table_of(points)
     for site in SITES:
         there = [point for point in points if point.site == site]
         names, values = found["mmcs"][str(site)]["names"], found["mmcs"][str(site)]["values"]
