@@ -146,7 +146,7 @@ def _limit(rows: Rows, centre: Float[Tensor, "d"]) -> float:
 
 
 @torch.no_grad()
-def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 4096) -> Evaluation:
+def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 1024) -> Evaluation:
     """Reconstruct all `rows`, `size` at a time, on the dictionary's device; by the active features alone where they
     are few (`training.sparse`)."""
     device, centre = dictionary.W_dec.device, dictionary.b_dec.float().cpu()
