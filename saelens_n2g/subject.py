@@ -239,14 +239,15 @@ class Subject(Tokenizer):
         self,
         ids: Int[Tensor, "batch pos"],
         site: Site,
-        edit: Callable[[Float[Tensor, "batch pos width"]], Float[Tensor, "batch pos width"]],
-    ) -> Float[Tensor, "batch pos d_vocab"]:
+        edit: Callable[[Float[Tensor, "batch pos width"]], Float[Tensor, "rows pos width"]],
+    ) -> Float[Tensor, "rows pos d_vocab"]:
         """Next-token logits in float32 of the model with `edit(x)` in place of the activations x at `site`.
 
         `edit` is called once, with (batch, pos, width) in float32 on the subject's device, padding included; what it
-        returns goes on in the model's own dtype. No hook is left behind, not even if `edit` raises. Raises
-        `InputError` for a site that the model lacks or does not pass through, for `resid_mid`, no tokens, or rows that
-        are too long.
+        returns goes on in the model's own dtype, and may be several variants one below the other, (k * batch, pos,
+        width): logits then have as many rows, on architectures that let a batch grow on its way. No hook is left
+        behind, not even if `edit` raises. Raises `InputError` for a site that the model lacks or does not pass
+        through, for `resid_mid`, no tokens, or rows that are too long.
         """
         if site.kind == "resid_mid":  # its hook is the MLP's own input, beside which the stream goes on unchanged
             raise InputError(f"site {site} to splice into", "a place where everything passes", "resid_mid")
@@ -257,7 +258,8 @@ class Subject(Tokenizer):
         def splice(value: Tensor, hook: Any) -> Tensor:  # noqa: ARG001  # the name is TransformerLens' contract
             calls.append(site)
             edited = edit(value.float())
-            assert edited.shape == value.shape, f"edit turned {tuple(value.shape)} into {tuple(edited.shape)}"
+            fits = edited.shape[1:] == value.shape[1:] and len(edited) % len(value) == 0
+            assert fits, f"edit turned {tuple(value.shape)} into {tuple(edited.shape)}"
             return edited.to(value)
 
         with torch.inference_mode():

@@ -22,7 +22,7 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
 
-COMMANDS = ("demo", "compare", "train", "sweep", "push", "pull", "exemplars", "fit", "predict")
+COMMANDS = ("demo", "compare", "train", "sweep", "evaluate", "push", "pull", "exemplars", "fit", "predict")
 TEXT = "The old cat sat on the mat in New York."
 
 
@@ -361,9 +361,13 @@ def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
     assert ran.code == 0, ran.err
     folder = out / "dictionary" / "sae"
     assert load_saelens(folder).d_sae == 2 * HIDDEN
-    first, second = ran.out.splitlines()
+    first, second, third = ran.out.splitlines()
     assert first == f"{folder}: d_in {HIDDEN}, d_sae {2 * HIDDEN}"
     assert re.fullmatch(rf"on test documents: fvu 0\.\d{{4}}, l0 \d+\.\d, dead \d+ of {2 * HIDDEN}", second)
+    assert re.fullmatch(r"in the model, \d+ tokens: ce score (–|-?\d\.\d{4}), kl \d\.\d{4}", third)
+    assert load_saelens(folder).metadata["evaluation"]["behaviour"]["token_stats"][
+        "total_tokens_eval_reconstruction"
+    ] == int(third.split()[3])
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert run("train", *basics, *training, "--alpha", 0.01, "--expansion", 2, "--out", out).out == ran.out
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "finished, so not trained again"
@@ -404,3 +408,53 @@ def test_a_sweep_and_a_dictionary_that_is_not_relu(run, basics, tmp_path):
     assert found["dictionary"]["architecture"] == "topk"
     assert_one_error(run("train", *basics, "--option", "k", "--out", tmp_path / "x"), 2, "NAME=VALUE")
     assert_one_error(run("train", *basics, *common, "--option", "k=3", "--out", tmp_path / "x"), 2, "architecture tied")
+
+
+@pytest.fixture
+def kept(tmp_path, tiny_model) -> Path:  # noqa: F811
+    """A dictionary that rebuilds everything, and says where it belongs."""
+    both = torch.cat([torch.eye(HIDDEN), -torch.eye(HIDDEN)])
+    one = Dictionary(both.T.contiguous(), torch.zeros(2 * HIDDEN), both, torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "sae", one, SaeMetadata(str(tiny_model), "blocks.1.hook_resid_post", 32, True))
+    return tmp_path / "sae"
+
+
+@pytest.mark.model
+def test_evaluate_says_what_a_dictionary_is_worth(run, basics, kept, tmp_path):
+    out, options = tmp_path / "evaluation", [*basics[2:], "--dictionary", kept, "--windows", 3]
+    ran = run("evaluate", *options, "--out", out)
+    assert ran.code == 0, ran.err
+    found = json.loads((out / "evaluation.json").read_text())
+    assert (found["format"], found["site"], found["windows"]) == ("saelens-n2g/evaluation", "1.resid_post", 3)
+    losses = found["model_performance_preservation"]
+    assert losses["ce_loss_with_sae"] == pytest.approx(losses["ce_loss_without_sae"], rel=1e-5)
+    assert found["model_behavior_preservation"]["kl_div_with_sae"] < 1e-5
+    assert found["activations"]["fvu"] < 1e-10
+    assert found["activations"]["l0"] == pytest.approx(HIDDEN)
+    assert set(found["provenance"]["dictionary"]["sha256"]) == {"cfg.json", "sae_weights.safetensors", "COMMIT.json"}
+    for said in (f"{losses['ce_loss_with_ablation']:.4f}", "FVU 0.0000", f"L0 {HIDDEN}.0", "0 of 64 dead"):
+        assert said in ran.out
+    assert (out / "density.png").read_bytes()[:4] == b"\x89PNG"
+    assert_plain(ran.out + ran.err)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--layer", 2], ["site of the dictionary", "1.resid_post", "2.resid_post"]),
+        (["--stream", "mlp_out"], ["site of the dictionary", "1.mlp_out"]),
+        (["--model", "no/such-model"], ["no/such-model"]),
+        (["--windows", 0], ["option windows"]),
+        (["--dictionary", "NARROW"], ["NARROW", f"d_in {HIDDEN}", "d_in 7"]),
+        (["--dictionary", "NOWHERE"], ["model of dictionary", "--model"]),
+        (["--dictionary", "nothing"], ["nothing"]),
+    ],
+)
+def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, monkeypatch, changes, named):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    narrow = Dictionary(torch.eye(7), torch.zeros(7), torch.eye(7), torch.zeros(7))
+    save_saelens(tmp_path / "NARROW", narrow, SaeMetadata(str(tiny_model), "blocks.1.hook_resid_post", 32, True))
+    save_saelens(tmp_path / "NOWHERE", narrow, SaeMetadata("", "blocks.1.hook_resid_post", 32, True))
+    ran = run("evaluate", *basics[2:], "--dictionary", kept, *changes, "--out", tmp_path / "out")
+    assert_one_error(ran, 2, *named)

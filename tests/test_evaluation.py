@@ -15,8 +15,8 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from saelens_n2g.training import evaluate, evaluation
-from saelens_n2g.training.evaluation import SplicedModel, behaviour, log_values, matched_share, mmcs, pca_curve
+from saelens_n2g.training import evaluate, evaluation, references
+from saelens_n2g.training.evaluation import SplicedModel, behaviour, behaviours, judge_on, log_values, spread, widens
 from saelens_n2g.training.metrics import (
     DENSITY,
     DENSITY_EDGES,
@@ -25,6 +25,7 @@ from saelens_n2g.training.metrics import (
     feature_density,
     reconstruction,
 )
+from saelens_n2g.training.references import matched_share, mmcs, mmcs_table, pca_curve
 from saelens_n2g.training.rows import as_rows
 
 SITE = Site(1, "resid_post")
@@ -164,9 +165,9 @@ def test_batches_and_what_is_written_into_the_padding_change_nothing(subject):
 class Straight:
     """A model whose activation is a fixed vector per position and token, and whose logits are a projection of it."""
 
-    def __init__(self, vocab: int = 9, *, deaf: bool = False, broken: bool = False) -> None:
+    def __init__(self, vocab: int = 9, *, deaf: bool = False, broken: bool = False, rigid: bool = False) -> None:
         self.table, self.out = draw(vocab, D, seed=4), draw(D, vocab, seed=5)
-        self.deaf, self.broken = deaf, broken
+        self.deaf, self.broken, self.rigid = deaf, broken, rigid
         self.spliced: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def activations(self, ids, sites):
@@ -175,23 +176,94 @@ class Straight:
     def spliced_logits(self, ids, site, edit):  # noqa: ARG002  (one site)
         x = self.table[ids]
         new = edit(x.clone())
+        if self.rigid and len(new) != len(x):
+            raise RuntimeError("the size of tensor a must match")
         self.spliced.append((x, new))
         return (x if self.deaf else new) @ self.out / (0 if self.broken else 1)
 
 
 @pytest.mark.parametrize("bos_id", [0, None])
-def test_every_scored_position_is_replaced_and_no_other(bos_id):
+@pytest.mark.parametrize("rigid", [True, False])
+def test_every_scored_position_is_replaced_and_no_other(bos_id, rigid):
     text = windows([[0, 3, 5, 7], [0, 4, 2, 2]], [4, 2], bos_id)
-    model = Straight()
+    model = Straight(rigid=rigid)
     assert isinstance(model, SplicedModel)
+    ids = torch.from_numpy(text.tokens[:1]).long()
+    assert widens(model, SITE, ids) is not rigid
+    model.spliced.clear()
     behaviour(model, tied(10, D), SITE, text)
-    own, *altered = model.spliced
-    assert torch.equal(*own)
-    assert len(altered) == 3  # reconstruction, zeros, mean
-    for before, after in altered:
-        assert torch.equal((before != after).all(-1), torch.from_numpy(text.mask))
-        assert torch.equal((before == after).all(-1), torch.from_numpy(~text.mask))
-        assert torch.equal(before[:, 0], after[:, 0]) == (bos_id == 0)
+    tries = 2 if rigid else 3
+    passes = model.spliced[tries:]
+    assert len(passes) == (4 if rigid else 2), "a pass a variant for both windows, or a pass a window"
+    if rigid:
+        scored, variants = torch.from_numpy(text.mask), [new for _, new in passes]
+        old = passes[0][0]
+    else:  # the second window is cut where its padding begins, which changes no scored position
+        old, scored = passes[0][0], torch.from_numpy(text.mask[:1])
+        variants = list(passes[0][1].split(1))
+    assert len(variants) == 4
+    own, *altered = variants  # as it is; zeros, mean, reconstruction
+    assert torch.equal(own, old)
+    for new in altered:
+        assert torch.equal((old != new).all(-1), scored)
+        assert torch.equal((old == new).all(-1), ~scored)
+        assert torch.equal(old[:, 0], new[:, 0]) == (bos_id == 0)
+
+
+def test_several_dictionaries_are_what_each_is_alone_and_share_what_they_can(subject):
+    some = [tied(64, HIDDEN), mirror(HIDDEN, gain=0.7), tied(32, HIDDEN, seed=9)]
+    together = behaviours(subject, some, SITE, TEXT)
+    for one, found in zip(some, together, strict=True):
+        alone = behaviour(subject, one, SITE, TEXT)
+        assert log_values(found) == pytest.approx(log_values(alone), rel=1e-5)
+        assert (found.site, found.windows, found.tokens) == (alone.site, alone.windows, alone.tokens)
+    assert len({found.kl_div_with_sae for found in together}) == 3
+    assert len({found.kl_div_with_ablation for found in together}) == 1
+    model, text = Straight(rigid=True), windows([[0, 3, 5, 7], [0, 4, 2, 2]], [4, 2])
+    behaviours(model, [tied(10, D, seed=k) for k in range(5)], SITE, text)
+    assert len(model.spliced) == 2 + 3 + 5, "two to try, the model, zeros and mean once, a pass for each dictionary"
+    with pytest.raises(InputError, match="one or more"):
+        behaviours(model, [], SITE, text)
+
+
+def test_side_by_side_or_one_by_one_is_the_same(subject, monkeypatch):
+    some = [tied(64, HIDDEN), mirror(HIDDEN, gain=0.7)]
+    side_by_side = behaviours(subject, some, SITE, TEXT)
+    monkeypatch.setattr(evaluation, "VARIANTS", 2)  # several passes a window
+    cut = behaviours(subject, some, SITE, TEXT)
+    monkeypatch.setattr(evaluation, "widens", lambda *_: False)
+    for size in (1, 3):
+        one_by_one = behaviours(subject, some, SITE, TEXT, batch_windows=size)
+        for a, b, c in zip(side_by_side, cut, one_by_one, strict=True):
+            assert log_values(a) == pytest.approx(log_values(c), rel=1e-5)
+            assert log_values(a) == pytest.approx(log_values(b), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["resid_pre", "resid_post", "mlp_post", "mlp_out", "attn_out"])
+def test_a_real_model_lets_a_text_become_several_at_any_site(subject, kind):
+    assert widens(subject, Site(1, kind), torch.tensor([[0, 30, 31, 40, 41]]))
+
+
+def test_training_is_told_per_site_and_hears_why_not():
+    model, text, said = Straight(), windows([[0, 3, 5, 7], [0, 4, 2, 2]], [4, 4]), []
+    hooks = [SITE.hook, Site(2, "resid_post").hook, SITE.hook]
+    some = [replace(tied(10, D, seed=k), metadata={"hook_name": hook}) for k, hook in enumerate(hooks)]
+    found = judge_on(model, text, said.append)(some)
+    for one, result in zip(some, found, strict=True):
+        assert result == behaviour(model, one, Site.parse(one.metadata["hook_name"]), text)
+    assert said == []
+    narrow = replace(tied(10, 4), metadata={"hook_name": SITE.hook})
+    assert judge_on(model, text, said.append)([narrow, some[1]]) == [None, found[1]]
+    assert len(said) == 1
+    assert "not evaluated in the model: activations at 1.resid_post: expected width 4" in said[0]
+
+
+def test_windows_are_spread_over_those_that_predict():
+    text = windows([[0, k, 2, 3] for k in range(10)], [4, 2, 1, 4, 4, 4, 4, 4, 4, 4])
+    assert spread(text, 3).tokens[:, 1].tolist() == [0, 6, 9]
+    assert len(spread(text, 50)) == 8
+    none = windows([[0, 3, 1, 1]], [2])
+    assert len(spread(none, 4)) == 1
 
 
 def test_a_mean_from_elsewhere_changes_its_own_ablation_and_the_legacy_variance_alone():
@@ -379,7 +451,7 @@ def test_mmcs_is_the_mean_of_the_largest_cosines(monkeypatch):
     a, b = draw(7, D, seed=10), draw(11, D, seed=11)
     expected = torch.stack([torch.stack([torch.cosine_similarity(u, v, dim=0) for v in b]).max() for u in a]).mean()
     for block in (4096, 3):
-        monkeypatch.setattr(evaluation, "BLOCK", block)
+        monkeypatch.setattr(references, "BLOCK", block)
         assert mmcs(rows_of(a), rows_of(b)) == pytest.approx(expected.item(), rel=1e-6)
         assert mmcs(rows_of(b), rows_of(a)) == pytest.approx(expected.item(), rel=1e-6)
     shuffled = b[torch.randperm(11, generator=torch.Generator().manual_seed(0))] * torch.linspace(0.1, 3, 11)[:, None]
@@ -388,6 +460,18 @@ def test_mmcs_is_the_mean_of_the_largest_cosines(monkeypatch):
     assert mmcs(rows_of(torch.zeros(2, D)), rows_of(b)) == 0
     with pytest.raises(InputError, match="equal d_in"):
         mmcs(rows_of(a), rows_of(draw(3, 4)))
+
+
+def test_the_table_of_pairs_is_mmcs_of_each():
+    some = [rows_of(draw(n, D, seed=n)) for n in (7, 11, 11)]
+    found = mmcs_table(some)
+    for i, j in itertools.product(range(3), repeat=2):
+        expected = 1.0 if i == j else mmcs(some[min(i, j)], some[max(i, j)])
+        assert found[i][j] == pytest.approx(expected, rel=1e-6)
+    sample = rows_of(some[1].W_dec[[0, 5, 10]])
+    assert mmcs_table(some[1:], features=3)[0][1] == pytest.approx(mmcs(sample, some[2]), rel=1e-6)
+    with pytest.raises(InputError, match="equal d_in"):
+        mmcs_table([some[0], rows_of(draw(3, 4))])
 
 
 def test_matched_share_gives_everyone_a_partner_of_its_own():

@@ -21,9 +21,12 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training import TrainingConfig, train, train_several
 from saelens_n2g.training.blocks import SubjectBlocks
+from saelens_n2g.training.evaluation import behaviour, log_values, spread
 from saelens_n2g.training.loop import STOPPED, job_of
+from saelens_n2g.training.references import mmcs
 from saelens_n2g.training.stream import MultiStream
 from saelens_n2g.training.sweep import sweep, vary
+from saelens_n2g.training.sweep_report import table_of
 
 D, WIDTH, VOCAB = 6, 9, 40
 SITES = (Site(0, "resid_post"), Site(1, "resid_post"))
@@ -137,6 +140,50 @@ def test_a_sweep_writes_its_comparison(tmp_path):
         assert dictionary.architecture == ("topk" if name.startswith("topk") else "standard")
         assert {"training.png", "training.svg", "metrics.jsonl"} <= {p.name for p in (tmp_path / name).iterdir()}
     assert (tmp_path / "frontier-0.resid_post.png").read_bytes()[:4] == b"\x89PNG"
+
+
+class Spliced(Tables):
+    """The same with a last layer, so that it can be evaluated in; counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = torch.randn(D, VOCAB, generator=torch.Generator().manual_seed(5))
+        self.passes: list[tuple[Site, int]] = []
+
+    def spliced_logits(self, ids, site, edit):
+        new = edit(self.values[site][ids, torch.arange(ids.shape[1]).expand(ids.shape)])
+        self.passes.append((site, len(new)))
+        return new @ self.out
+
+
+def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they_are(tmp_path):
+    subject = Spliced()
+    points = run(tmp_path, CONFIGS, subject)
+    for site in SITES:
+        rows = [rows for at, rows in subject.passes if at == site]
+        assert rows == [1, 1, 2, *[3 + len(CONFIGS)] * 4], "to try; then one pass a window for all dictionaries"
+    found, text = json.loads((tmp_path / "sweep.json").read_text()), (tmp_path / "sweep.md").read_text()
+    seen = spread(windows(20, 1), 4)
+    for point, stored in zip(points, found["points"], strict=True):
+        alone = behaviour(Spliced(), point.result.dictionary, point.site, seen)
+        assert log_values(point.result.behaviour) == pytest.approx(log_values(alone), rel=1e-5)
+        assert stored["behaviour"] == point.result.behaviour.as_json()
+        kept = load_dictionary(tmp_path / f"{point.site}-{point.name}" / "sae").metadata["evaluation"]["behaviour"]
+        assert kept == stored["behaviour"]
+        line = next(row for row in text.splitlines() if row.startswith(f"| {point.site} | {point.name} |"))
+        score = "–" if alone.ce_loss_score is None else f"{alone.ce_loss_score:.4f}"
+        assert f"| {score} | {alone.kl_div_with_sae:.4f} |" in line
+        assert f"CE score {score}  KL {alone.kl_div_with_sae:.4f}" in table_of(points)
+    for site in SITES:
+        there = [point for point in points if point.site == site]
+        names, values = found["mmcs"][str(site)]["names"], found["mmcs"][str(site)]["values"]
+        assert names == list(CONFIGS)
+        assert (
+            values[0][2] == values[2][0] == pytest.approx(mmcs(there[0].result.dictionary, there[2].result.dictionary))
+        )
+        assert f"| {names[0]} | 1.000 | {values[0][1]:.3f} | {values[0][2]:.3f} |" in text
+        assert (tmp_path / f"mmcs-{site}.png").read_bytes()[:4] == b"\x89PNG"
+        assert (tmp_path / f"mmcs-{site}.svg").exists()
 
 
 class Cut(Exception):

@@ -15,8 +15,9 @@ from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.training import TrainingConfig, evaluate, train
 from saelens_n2g.training.architectures.tied import TiedObjective, initial_encoder
+from saelens_n2g.training.evaluation import BehaviourPreservation
 from saelens_n2g.training.logging import MetricsFile, WandbRun, wandb_mode
-from saelens_n2g.training.metrics import FiringCounter
+from saelens_n2g.training.metrics import DENSITY, DENSITY_EDGES, FiringCounter, reconstruction
 from saelens_n2g.training.objective import Start
 from saelens_n2g.training.rows import ArrayRows, RowStream, ShuffledOrder, as_rows, statistics
 from saelens_n2g.training.run import Run
@@ -374,6 +375,7 @@ def fake_wandb(monkeypatch, run):
         return run
 
     module.init = init
+    module.Histogram = lambda np_histogram: np_histogram
     monkeypatch.setitem(sys.modules, "wandb", module)
     return calls
 
@@ -391,6 +393,60 @@ def test_wandb_gets_lines_configuration_and_the_final_evaluation(monkeypatch, tm
     assert [step for step, _ in run.lines] == [128, 256, 384, 512, 640]
     assert run.summary["fit/fvu"] == result.fit.fvu
     assert run.exit_code == 0
+    # A window of firings is 100 activations: one has ended before every line. The file has no histogram.
+    for _, line in run.lines:
+        counts, edges = line[DENSITY]
+        assert counts.sum() + line[f"{DENSITY}/never"] == result.dictionary.d_sae
+        assert edges.tolist() == list(DENSITY_EDGES)
+    stored = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(isinstance(value, int | float) for line in stored for value in line.values())
+
+
+def test_a_histogram_is_logged_once_for_every_window_of_firings(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+    config = replace(CONFIG, wandb="offline", dead_window=250, log_every=2)
+    train(config, data(), tmp_path, metadata=METADATA)
+    # Windows of 8 batches of 32: whole ones end at 256 and 512 of 640 activations.
+    assert [step for step, line in run.lines if DENSITY in line] == [256, 512]
+
+
+def test_what_a_judge_says_is_stored_and_logged(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run, asked = FakeRun(), []
+    fake_wandb(monkeypatch, run)
+    said = behaviour_of(0.5)
+
+    def judge(dictionaries):
+        asked.extend(dictionaries)
+        return [said]
+
+    result = train(replace(CONFIG, wandb="offline"), data(), tmp_path, metadata=METADATA, judge=judge)
+    assert [d.metadata["hook_name"] for d in asked] == [METADATA.hook_name]
+    assert torch.equal(asked[0].W_dec, result.dictionary.W_dec)
+    assert result.behaviour is said
+    assert load_saelens(result.folder).metadata["evaluation"]["behaviour"] == said.as_json()
+    assert run.summary["model_performance_preservation/ce_loss_score"] == 0.5
+    silent = train(CONFIG, data(), tmp_path / "other", metadata=METADATA, judge=lambda _: [None])
+    assert load_saelens(silent.folder).metadata["evaluation"]["behaviour"] is None
+
+
+def behaviour_of(score: float) -> BehaviourPreservation:
+    """A finding with that CE score."""
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    both = torch.cat([torch.eye(3), -torch.eye(3)])
+    found = reconstruction(Dictionary(both.T.contiguous(), torch.zeros(6), both, torch.zeros(3)), x)
+    ce = {"without_sae": 1.0, "with_sae": 3 - 2 * score, "with_ablation": 3.0, "with_mean_ablation": 2.0}
+    return BehaviourPreservation(
+        site="0.resid_post",
+        windows=1,
+        tokens=9,
+        predictions=8,
+        **{f"ce_loss_{name}": value for name, value in ce.items()},
+        **{f"kl_div_{name}": value for name, value in list(ce.items())[1:]},
+        reconstruction=found,
+    )
 
 
 def test_an_interrupted_run_is_ended_in_wandb_too(monkeypatch, tmp_path):

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.figures import save
 from saelens_n2g.training import figures
 from saelens_n2g.training.figures import (
     FrontierPoint,
     density_figure,
     frontier,
     read_metrics,
-    save,
     short,
+    similarity_figure,
     training_curves,
 )
 from saelens_n2g.training.metrics import feature_density
@@ -46,6 +47,7 @@ DRAWN = {
     "training": partial(training_curves, LINES, title="A run"),
     "density": partial(density_figure, {"a": DENSITY, "b": DENSITY._replace(never=12_345)}),
     "frontier": partial(frontier, POINTS, PCA, title="Error"),
+    "mmcs": partial(similarity_figure, ["a", "b"], [[1.0, 0.3], [0.3, 1.0]], title="Alike"),
 }
 
 
@@ -212,6 +214,38 @@ def test_points_that_have_no_place_are_refused(point):
 )
 def test_short_numbers(value, expected):
     assert short(value) == expected
+
+
+def test_every_cell_of_the_square_says_its_number(drawn):
+    table = [[1.0, 0.31, 0.9], [0.31, 1.0, 0.52], [0.9, 0.52, 1.0]]
+    similarity_figure(["alpha0.001", "alpha0.01", "topk-k4"], table, "svg", title="Alike")
+    (axes,) = drawn[0].axes
+    assert np.array_equal(axes.images[0].get_array(), table)
+    shown = {tuple(map(round, t.get_position())): t.get_text() for t in axes.texts}
+    assert shown == {(j, i): f"{table[i][j]:.2f}" for i in range(3) for j in range(3)}
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["alpha0.001", "alpha0.01", "topk-k4"]
+    assert similarity_figure(["alone"], [[1.0]], "png").startswith(b"\x89PNG")
+    for names, values in (([], []), (["a"], [[1.0, 0.2]]), (["a", "b"], [[1.0, 0.2]])):
+        with pytest.raises(InputError, match="similarity figure"):
+            similarity_figure(names, values, "png")
+
+
+def test_the_ink_can_be_read_on_every_cell(drawn):
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    from matplotlib.colors import to_rgb
+
+    table = [[max(0.0, 1 - abs(i - j) / 12) for j in range(12)] for i in range(12)]
+    similarity_figure([str(i) for i in range(12)], table, "svg")
+    (axes,) = drawn[0].axes
+    image = axes.images[0]
+    for text in axes.texts:
+        x, y = map(round, text.get_position())
+        one, other = luminance(image.cmap(image.norm(table[y][x]))), luminance(to_rgb(text.get_color()))
+        contrast = (max(one, other) + 0.05) / (min(one, other) + 0.05)
+        assert contrast >= 4.0, (table[y][x], contrast)
 
 
 def test_matplotlib_is_loaded_only_to_draw():

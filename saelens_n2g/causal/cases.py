@@ -103,7 +103,7 @@ def histogram(
     edges = np.linspace(0.0, float(values.max()), bins + 1)
     place = np.minimum(np.searchsorted(edges, values[at], side="right") - 1, bins - 1)
     by_token: dict[str, np.ndarray] = {}
-    for position, bin_of in zip(at, place, strict=True):
+    for position, bin_of in zip(at.tolist(), place.tolist(), strict=True):
         by_token.setdefault(tokens[position], np.zeros(bins, dtype=int))[bin_of] += 1
     order = sorted(by_token, key=lambda token: (-by_token[token].sum(), token))
     rest = sum((by_token[token] for token in order[named:]), np.zeros(bins, dtype=int))

@@ -108,6 +108,38 @@ def sweep(
     dictionaries.sweep(out=out, reporter=reporter_of(quiet), choices=option or [], **options)
 
 
+@app.command(
+    epilog=example(
+        "evaluate --dictionary runs/sae/dictionary/sae --out runs/evaluation",
+        "evaluate --dictionary hf:OWNER/REPO/PATH --model gpt2 --layer 6 --corpus hf:NeelNanda/pile-10k --out runs/e",
+    )
+)
+def evaluate(
+    dictionary: Annotated[
+        str, typer.Option(help="A folder (SAELens, sparsify, dictionary_learning) or hf:OWNER/REPO/PATH.")
+    ],
+    out: Out,
+    model: Annotated[str | None, typer.Option(help="As elsewhere; default: the dictionary's own.")] = None,
+    corpus: Corpus = "embedded",
+    layer: Annotated[int | None, typer.Option(help="Block; default: the dictionary's own.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Site kind; default: the dictionary's own.")] = None,
+    windows: Annotated[int, typer.Option(help="Windows of test text on which the model is run with it.")] = 16,
+    tokens: Tokens = 400_000,
+    width: Width = 128,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    bos: Bos = "auto",
+    revision: Revision = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a dictionary does to its model: loss and KL with the reconstruction in place, FVU, L0, density."""
+    options = {k: v for k, v in locals().items() if k not in ("quiet",)}
+    from saelens_n2g.commands.evaluation import evaluate_dictionary
+
+    evaluate_dictionary(reporter=reporter_of(quiet), **options)
+
+
 @app.command(epilog=example("push runs/sae/dictionary/sae OWNER/NAME"))
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of a dictionary (SAELens format).")],

@@ -31,6 +31,11 @@ def train(config: RunConfig, out: Path, reporter: Reporter, *, estimate: bool = 
     test = dictionary.metadata["evaluation"]["test"]
     print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
     print(f"on test documents: fvu {test['fvu']:.4f}, l0 {test['l0']:.1f}, dead {test['dead']} of {dictionary.d_sae}")
+    if found := dictionary.metadata["evaluation"].get("behaviour"):  # none in folders of earlier versions
+        score = found["model_performance_preservation"]["ce_loss_score"]
+        kl, n = found["model_behavior_preservation"]["kl_div_with_sae"], found["token_stats"]
+        said = "–" if score is None else f"{score:.4f}"
+        print(f"in the model, {n['total_tokens_eval_reconstruction']:,} tokens: ce score {said}, kl {kl:.4f}")
 
 
 def train_with(*, out: Path, reporter: Reporter, estimate: bool = False, **options: Any) -> None:

@@ -5,18 +5,17 @@ one dot a unit. Left column: held-out top windows; right column: random test tex
 (2008), told apart by shape as well. Equal results give equal bytes.
 """
 
-import io
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from saelens_n2g import figures
 from saelens_n2g.comparison.results import EXPLAINERS, TEXTS, BasisResult, ComparisonResult
 from saelens_n2g.comparison.table import TEXT_TITLES, median, number, percent, share_of, summary_of
-from saelens_n2g.jobs.artefacts import write_bytes
+from saelens_n2g.figures import INK, MUTED, RULE, Kind, save
 
-INK, MUTED, RULE = "#1c2430", "#5c6675", "#d5dae1"
-"""Text, secondary text and lines; a page that inlines the SVG may replace these three by its own."""
 GRAPH = "#0072b2"
 
 
@@ -34,19 +33,8 @@ LOOKS = {
     "backoff_table": Look("back-off table", "#009e73", "s"),
     "backoff_table_corpus": Look("back-off, whole fit text", "#b3669a", "D"),
 }
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "saelens-n2g",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "xtick.labelsize": 7.5,
-    "ytick.labelcolor": INK,
-    "text.parse_math": False,
-}
+STYLE: dict[str, Any] = {"ytick.labelcolor": INK}
+"""What figures of comparisons have beside `figures.STYLE`."""
 
 
 def draw(result: ComparisonResult, folder: Path) -> list[Path]:
@@ -54,42 +42,27 @@ def draw(result: ComparisonResult, folder: Path) -> list[Path]:
 
     Raises `InputError` if the folder cannot be written.
     """
-    paths = []
-    for kind in ("png", "svg"):
-        paths.append(folder / f"comparison.{kind}")
-        write_bytes(paths[-1], render(result, kind))
-    return paths
+    return save(folder, "comparison", partial(render, result))
 
 
-def render(result: ComparisonResult, kind: Literal["png", "svg"], *, narrow: bool = False) -> bytes:
+def render(result: ComparisonResult, kind: Kind, *, narrow: bool = False) -> bytes:
     """The figure as the bytes of a PNG (on white) or an SVG (transparent).
 
     `narrow` stacks the four panels for a screen of 400 pixels.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    n = max(len(result.bases), 1)
+    heights = [0.62 * n + 0.1, 0.5 * n + 0.1]
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        n = max(len(result.bases), 1)
-        heights = [0.62 * n + 0.1, 0.5 * n + 0.1]
-        figure = Figure(figsize=(4.6, 2 * sum(heights) + 3.4) if narrow else (9.6, sum(heights) + 1.9))
-        FigureCanvasAgg(figure)
+    def fill(figure: Any) -> None:
         for axes, text, means in _panels(figure, heights, narrow=narrow):
             _frame(axes, result.bases, labels=narrow or text == TEXTS[0])
             if means:
                 _means(axes, result.bases, text, named=narrow or text == TEXTS[0])
             else:
                 _units(axes, result.bases, text)
-        return as_bytes(figure, kind)
 
-
-def as_bytes(figure: Any, kind: Literal["png", "svg"]) -> bytes:
-    """A matplotlib figure as a file's bytes, without time and version in it."""
-    out = io.BytesIO()
-    metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format=kind, dpi=200, metadata=metadata, transparent=kind == "svg")
-    return out.getvalue()
+    size = (4.6, 2 * sum(heights) + 3.4) if narrow else (9.6, sum(heights) + 1.9)
+    return figures.render(fill, size, kind, STYLE)
 
 
 def _panels(figure: Any, heights: Sequence[float], *, narrow: bool) -> list[tuple[Any, str, bool]]:

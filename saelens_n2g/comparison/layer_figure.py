@@ -5,15 +5,17 @@ with a colour (after Okabe and Ito 2008) and a shape of its own. Equal results g
 """
 
 import textwrap
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from saelens_n2g.comparison.figure import INK, LOOKS, MUTED, RULE, STYLE, Look, as_bytes
+from saelens_n2g import figures
+from saelens_n2g.comparison.figure import LOOKS, STYLE, Look
 from saelens_n2g.comparison.layer_results import LayersResult
 from saelens_n2g.comparison.layer_table import headline, title_of
 from saelens_n2g.comparison.results import TEXTS
 from saelens_n2g.comparison.table import TEXT_TITLES
-from saelens_n2g.jobs.artefacts import write_bytes
+from saelens_n2g.figures import INK, MUTED, RULE, Kind, save
 
 METHODS = (("#0072b2", "o"), ("#d55e00", "v"), ("#56b4e9", "P"), ("#1c2430", "X"))
 """Colour and shape of the methods in order; a fifth looks like the first."""
@@ -26,39 +28,33 @@ def draw(result: LayersResult, folder: Path) -> list[Path]:
 
     Raises `InputError` if the folder cannot be written.
     """
-    paths = []
-    for kind in ("png", "svg"):
-        paths.append(folder / f"layers.{kind}")
-        write_bytes(paths[-1], render(result, kind))
-    return paths
+    return save(folder, "layers", partial(render, result))
 
 
-def render(result: LayersResult, kind: Literal["png", "svg"]) -> bytes:
+def render(result: LayersResult, kind: Kind) -> bytes:
     """The figure as the bytes of a PNG (on white) or an SVG (transparent)."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    size = (max(7.2, 2.4 + 1.1 * len(result.layers)), 4.1)
+    return figures.render(partial(_fill, result), size, kind, STYLE)
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        width, height = max(7.2, 2.4 + 1.1 * len(result.layers)), 4.1
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        left, gap, bottom, top = 0.55 / width, 0.3 / width, 1.28 / height, 1 - 0.78 / height
-        column = (1 - left - gap - 0.15 / width) / 2
-        handles: list[Any] = []
-        for position, text in enumerate(TEXTS):
-            axes = figure.add_axes((left + position * (column + gap), bottom, column, top - bottom))
-            axes.set_title(TEXT_TITLES[text], loc="left", size=8.5, color=MUTED, pad=5)
-            _frame(axes, result, labels=position == 0)
-            handles = _lines(axes, result, text)
-        figure.text(0.12 / width, 1 - 0.26 / height, headline(result), weight="bold", size=9.5, va="center")
-        names = [title_of(name) for name in result.names]
-        figure.legend(
-            handles, names, loc="lower left", bbox_to_anchor=(0.1 / width, 0.36 / height), ncols=min(len(names), 3),
-            frameon=False, fontsize=7.5, labelcolor=INK, handlelength=2.2, columnspacing=1.6,
-        )  # fmt: skip
-        figure.text(0.12 / width, 0.07 / height, _note(result, width), size=6.8, color=MUTED, va="bottom")
-        return as_bytes(figure, kind)
+
+def _fill(result: LayersResult, figure: Any) -> None:
+    """Two panels, the headline, one legend for both, and the note."""
+    width, height = figure.get_size_inches()
+    left, gap, bottom, top = 0.55 / width, 0.3 / width, 1.28 / height, 1 - 0.78 / height
+    column = (1 - left - gap - 0.15 / width) / 2
+    handles: list[Any] = []
+    for position, text in enumerate(TEXTS):
+        axes = figure.add_axes((left + position * (column + gap), bottom, column, top - bottom))
+        axes.set_title(TEXT_TITLES[text], loc="left", size=8.5, color=MUTED, pad=5)
+        _frame(axes, result, labels=position == 0)
+        handles = _lines(axes, result, text)
+    figure.text(0.12 / width, 1 - 0.26 / height, headline(result), weight="bold", size=9.5, va="center")
+    names = [title_of(name) for name in result.names]
+    figure.legend(
+        handles, names, loc="lower left", bbox_to_anchor=(0.1 / width, 0.36 / height), ncols=min(len(names), 3),
+        frameon=False, fontsize=7.5, labelcolor=INK, handlelength=2.2, columnspacing=1.6,
+    )  # fmt: skip
+    figure.text(0.12 / width, 0.07 / height, _note(result, width), size=6.8, color=MUTED, va="bottom")
 
 
 def look_of(result: LayersResult, name: str) -> Look:

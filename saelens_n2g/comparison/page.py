@@ -41,6 +41,7 @@ from saelens_n2g.comparison.table import (
     share_of,
     summary_of,
 )
+from saelens_n2g.figures import INK, MUTED, RULE
 from saelens_n2g.jobs.artefacts import canonical_json, write_text
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -367,7 +368,7 @@ def _exemplars(unit: UnitResult, threshold: float) -> str:
 def _figure(result: ComparisonResult, *, narrow: bool) -> str:
     """The figure's SVG with its inks tied to the page's, so that it follows light and dark, and ids of its own."""
     drawn = whole_svg(figure.render(result, "svg", narrow=narrow).decode(), "comparison.svg")
-    inks = {figure.INK: "--ink", figure.MUTED: "--muted", figure.RULE: "--rule", figure.GRAPH: "--graph"}
+    inks = {INK: "--ink", MUTED: "--muted", RULE: "--rule", figure.GRAPH: "--graph"}
     for colour, name in inks.items():
         drawn = drawn.replace(colour, f"var({name})")
     drawn = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{'narrow' if narrow else 'wide'}-", drawn)

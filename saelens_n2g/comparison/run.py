@@ -61,6 +61,7 @@ def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonRe
 def train_dictionary(workspace: Workspace) -> Path:
     """The run's dictionary in SAELens format, trained now if it is not there yet; returns its folder."""
     from saelens_n2g.training import train
+    from saelens_n2g.training.evaluation import JUDGED, judge_on, spread
 
     config, folder = workspace.config, workspace.folder / "dictionary"
     if workspace.finished("dictionary"):
@@ -78,6 +79,7 @@ def train_dictionary(workspace: Workspace) -> Path:
         dataset_path=config.text.corpus,
         extra={"provenance": workspace.provenance()},
     )
+    seen = spread(workspace.windows.subset(workspace.split[1]), JUDGED)
     with workspace.reporter.stage(f"dictionary on {Site(config.layer, config.stream)}", "steps") as tick:
         result = train(
             replace(config.training, device=device),
@@ -87,6 +89,7 @@ def train_dictionary(workspace: Workspace) -> Path:
             test_rows=stream[~fit],
             on_step=lambda step, total, _line: tick(step, total),
             report=workspace.reporter.note,
+            judge=judge_on(workspace.subject, seen, workspace.reporter.note),
         )
     workspace.finish("dictionary")
     return result.folder

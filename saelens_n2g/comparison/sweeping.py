@@ -15,7 +15,8 @@ from saelens_n2g.sites import Site
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, passes_of
 from saelens_n2g.training.meter import Meter
-from saelens_n2g.training.sweep import Point, sweep, table_of, vary
+from saelens_n2g.training.sweep import sweep, vary
+from saelens_n2g.training.sweep_report import Point, table_of
 
 
 def run_sweep(

@@ -4,8 +4,7 @@
     found.ce_loss_score, found.kl_div_score                 # 1 = the model does not notice, 0 = as bad as zeros
     found.reconstruction.l2_ratio                           # shrinkage
     log_values(found)                                       # flat, under SAELens' names
-    pca_curve(rows, [1, 8, 64], test_rows)                  # what as many principal components leave unexplained
-    mmcs(one, other), matched_share(one, other)             # do two dictionaries hold the same directions?
+    behaviours(subject, dictionaries, site, windows)        # several at one site for little more than one
 
 Names and definitions are those of SAELens 6 (its `evals.py`), with one difference, because the activation at a BOS is
 not what dictionaries here are trained on and dominates whatever it enters: the BOS keeps its activation in every
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -27,10 +27,17 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training.metrics import Reconstruction, ReconstructionSums, check_width, ratio
-from saelens_n2g.training.rows import as_rows, chunks, statistics
 
-BLOCK = 4096
-"""Rows of a dictionary that are compared at a time: two blocks' cosines take 64 MiB."""
+JUDGED = 4
+"""Windows on which dictionaries are evaluated in the model when training ends: each costs a pass for every dictionary
+and three more."""
+VARIANTS = 12
+"""Texts that go through the upper part of the model at once; with their logits they take some 600 MB at a vocabulary of
+50,000 and 128 tokens."""
+TRIED = 8
+"""Tokens on which `widens` tries."""
+TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Relative difference that counts as rounding, where it is not 1e-3. A wrong broadcast gives differences of order 1."""
 
 
 @runtime_checkable
@@ -40,7 +47,7 @@ class SplicedModel(Protocol):
     def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]: ...
     def spliced_logits(
         self, ids: Int[Tensor, "batch pos"], site: Site, edit: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "batch pos d_vocab"]: ...
+    ) -> Float[Tensor, "rows pos d_vocab"]: ...
 
 
 # --- the reconstruction spliced into the model ----------------------------------------------------------------
@@ -163,20 +170,41 @@ class _Losses:
         self.tokens = self.predictions = 0
         self.ce: dict[str, float] = {}
         self.kl: dict[str, float] = {}
+        self._own: list[Tensor] = []
+        self._shares: list[Tensor] = []
+        self._targets: list[Tensor] = []
 
-    def add(self, name: str, log_probs: list[Tensor], model: list[Tensor], targets: list[Tensor]) -> None:
-        """Per window: log-probabilities (scored, vocab), the unaltered model's, and the scored tokens themselves."""
-        for found, own, ids in zip(log_probs, model, targets, strict=True):
-            ce = -found[:-1].gather(1, ids[1:, None].to(found.device)).sum(dtype=torch.float64).item()
-            kl = (own.exp() * (own - found)).sum(dtype=torch.float64).item()
-            self.ce[name] = self.ce.get(name, 0.0) + ce
-            self.kl[name] = self.kl.get(name, 0.0) + kl
-
-    def count(self, scored: Bool[Tensor, "batch pos"]) -> None:
-        """Take note of a batch's positions; they are contiguous, so all but the last one of a window predict."""
+    def begin(
+        self, ids: Int[Tensor, "batch pos"], scored: Bool[Tensor, "batch pos"], own: Float[Tensor, "batch pos vocab"]
+    ) -> None:
+        """A batch and the unaltered model's logits. Scored positions are contiguous, so all but a window's last one
+        predict."""
         per_window = scored.sum(1)
         self.tokens += int(per_window.sum())
         self.predictions += int((per_window - 1).clamp(min=0).sum())
+        self._own = _log_probs(own, scored)
+        self._shares = [values.exp() for values in self._own]
+        self._targets = [row[keep].to(own.device) for row, keep in zip(ids, scored, strict=True)]
+
+    def add(self, name: str, logits: Float[Tensor, "batch pos vocab"], scored: Bool[Tensor, "batch pos"]) -> None:
+        """The logits of a variant on the batch that was begun."""
+        parts = zip(_log_probs(logits, scored), self._own, self._shares, self._targets, strict=True)
+        for found, own, shares, ids in parts:
+            ce = -found[:-1].gather(1, ids[1:, None]).sum(dtype=torch.float64).item()
+            # Position by position in float32: the terms are shares of a token, so nothing large cancels.
+            kl = torch.linalg.vecdot(shares, own - found).sum(dtype=torch.float64).item()
+            self.ce[name] = self.ce.get(name, 0.0) + ce
+            self.kl[name] = self.kl.get(name, 0.0) + kl
+
+    def means(self, site: Site) -> tuple[dict[str, float], dict[str, float]]:
+        """Cross-entropy and KL by variant, per token. Raises `InputError` if one is no number."""
+        ce = {name: value / self.predictions for name, value in self.ce.items()}
+        kl = {name: value / self.tokens for name, value in self.kl.items()}
+        for name in ce:
+            if not (math.isfinite(ce[name]) and math.isfinite(kl[name])):
+                found = f"cross-entropy {ce[name]}, KL {kl[name]}"
+                raise InputError(f"model {name.partition(' ')[0]} at {site}", "finite losses", found)
+        return ce, kl
 
 
 def _log_probs(logits: Float[Tensor, "batch pos vocab"], scored: Bool[Tensor, "batch pos"]) -> list[Tensor]:
@@ -184,7 +212,6 @@ def _log_probs(logits: Float[Tensor, "batch pos vocab"], scored: Bool[Tensor, "b
     return [row[keep.to(row.device)].log_softmax(-1) for row, keep in zip(logits, scored, strict=True)]
 
 
-@torch.no_grad()
 def behaviour(
     subject: SplicedModel,
     dictionary: Dictionary,
@@ -195,42 +222,106 @@ def behaviour(
     batch_windows: int = 4,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> BehaviourPreservation:
-    """Run `windows` through the subject four times: as it is, and with reconstruction, zeros and mean at `site`.
+    """What `windows` tell of one dictionary; see `behaviours`."""
+    found = behaviours(subject, [dictionary], site, windows, mean=mean, batch_windows=batch_windows, report=report)
+    return found[0]
 
-    mean: (d_in,), what mean ablation puts in; None takes the mean over the scored positions of `windows`, for which
-    the lower part of the model runs once more. batch_windows: windows at a time; memory grows with it by some three
-    (window, vocabulary) float32 tensors. `report` is told of windows done and in all.
-    Raises `InputError` if the dictionary is of another hook or width, the subject lacks the site, no position
-    predicts a token, or a loss is no number.
+
+@torch.no_grad()
+def behaviours(
+    subject: SplicedModel,
+    dictionaries: Sequence[Dictionary],
+    site: Site,
+    windows: Windows,
+    *,
+    mean: Float[Tensor, "d_in"] | None = None,
+    batch_windows: int = 4,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> list[BehaviourPreservation]:
+    """Run `windows` through the subject as it is, and with zeros, the mean and each reconstruction at `site`.
+
+    The model as it is, zeros and the mean are run once for all dictionaries. Where the model lets a batch grow
+    (`widens`, tried once), a window passes the layers below the site once and what is put in at the site goes on side
+    by side; else every variant is a run of its own, `batch_windows` windows at a time. mean: (d_in,), what mean
+    ablation puts in; None takes the mean over the scored positions of `windows`, for which the lower part of the model
+    runs once more. `report` is told of windows done and in all.
+    Raises `InputError` if a dictionary is of another hook or width, there is none, the subject lacks the site, no
+    position predicts a token, or a loss is no number.
     """
-    hook = dictionary.metadata.get("hook_name")
-    if hook is not None and hook != site.hook:
-        raise InputError(f"dictionary for site {site}", f"hook {site.hook}", str(hook))
-    if not (windows.mask.sum(1) > 1).any():
-        raise InputError("windows to evaluate on", "two tokens in a row besides the BOS", "none")
+    _check(dictionaries, site, windows)
     if mean is None:
         mean = _mean_at(subject, site, windows, batch_windows)
-    check_width(dictionary, len(mean), f"activations at {site}")
-    sums, losses, done = ReconstructionSums(dictionary, mean), _Losses(), 0
-    for ids, scored in _batches(windows, batch_windows):
-        _one_batch(subject, site, ids, scored, mean, sums, losses)
-        losses.count(scored)
+    for dictionary in dictionaries:
+        check_width(dictionary, len(mean), f"activations at {site}")
+    wide = widens(subject, site, torch.from_numpy(windows.tokens[:1, :TRIED]).long())
+    sums, losses, done = [ReconstructionSums(d, mean) for d in dictionaries], _Losses(), 0
+    for ids, scored in _batches(windows, 1 if wide else batch_windows):
+        if scored.any():
+            _one_batch(subject, site, ids, scored, mean, sums, losses, wide=wide)
         done += len(ids)
         report(done, len(windows))
-    ce = {name: value / losses.predictions for name, value in losses.ce.items()}
-    kl = {name: value / losses.tokens for name, value in losses.kl.items()}
-    for name in ce:
-        if not (math.isfinite(ce[name]) and math.isfinite(kl[name])):
-            raise InputError(f"model {name} at {site}", "finite losses", f"cross-entropy {ce[name]}, KL {kl[name]}")
-    return BehaviourPreservation(
-        site=str(site),
-        windows=len(windows),
-        tokens=losses.tokens,
-        predictions=losses.predictions,
-        **{f"ce_loss_{name}": value for name, value in ce.items()},
-        **{f"kl_div_{name}": value for name, value in kl.items() if name != "without_sae"},
-        reconstruction=sums.result(),
-    )
+    ce, kl = losses.means(site)
+    return [
+        BehaviourPreservation(
+            site=str(site),
+            windows=len(windows),
+            tokens=losses.tokens,
+            predictions=losses.predictions,
+            ce_loss_with_sae=ce[f"with_sae {i}"],
+            kl_div_with_sae=kl[f"with_sae {i}"],
+            **{f"ce_loss_{name}": ce[name] for name in ("without_sae", "with_ablation", "with_mean_ablation")},
+            **{f"kl_div_{name}": kl[name] for name in ("with_ablation", "with_mean_ablation")},
+            reconstruction=found.result(),
+        )
+        for i, found in enumerate(sums)
+    ]
+
+
+def judge_on(
+    subject: SplicedModel, windows: Windows, report: Callable[[str], None]
+) -> Callable[[Sequence[Dictionary]], list[BehaviourPreservation | None]]:
+    """`behaviours` of dictionaries of any sites, which each names in its metadata: what training asks at its end.
+
+    None where it cannot be had, with the reason as a line of `report`: it is no reason to lose what was learnt.
+    """
+
+    def judge(dictionaries: Sequence[Dictionary]) -> list[BehaviourPreservation | None]:
+        found: list[BehaviourPreservation | None] = [None] * len(dictionaries)
+        hooks = [str(dictionary.metadata["hook_name"]) for dictionary in dictionaries]
+        for hook in dict.fromkeys(hooks):
+            places = [place for place, other in enumerate(hooks) if other == hook]
+            try:
+                results = behaviours(subject, [dictionaries[place] for place in places], Site.parse(hook), windows)
+            except InputError as error:
+                report(f"not evaluated in the model: {error}")
+                continue
+            for place, result in zip(places, results, strict=True):
+                found[place] = result
+        return found
+
+    return judge
+
+
+def spread(windows: Windows, n: int) -> Windows:
+    """At most `n` windows, evenly spread over those that have something to predict (all, if none has)."""
+    some = np.flatnonzero(windows.mask.sum(1) > 1)
+    places = some if len(some) else np.arange(len(windows))
+    chosen = np.linspace(0, len(places) - 1, min(n, len(places))).round().astype(np.int64)
+    return windows.subset(places[chosen])
+
+
+def _check(dictionaries: Sequence[Dictionary], site: Site, windows: Windows) -> None:
+    if not dictionaries:
+        raise InputError("dictionaries to evaluate", "one or more", "none")
+    for dictionary in dictionaries:
+        hook = dictionary.metadata.get("hook_name")
+        if hook is not None and hook != site.hook:
+            raise InputError(f"dictionary for site {site}", f"hook {site.hook}", str(hook))
+    if not (windows.mask.sum(1) > 1).any():
+        raise InputError("windows to evaluate on", "two tokens in a row besides the BOS", "none")
+
+
+Edit = Callable[[Tensor], Tensor]
 
 
 def _one_batch(
@@ -239,108 +330,54 @@ def _one_batch(
     ids: Int[Tensor, "batch pos"],
     scored: Bool[Tensor, "batch pos"],
     mean: Tensor,
-    sums: ReconstructionSums,
+    sums: Sequence[ReconstructionSums],
     losses: _Losses,
+    *,
+    wide: bool,
 ) -> None:
-    """The four runs over one batch."""
-    seen: list[Tensor] = []
+    """All variants over one batch."""
 
-    def read(x: Tensor) -> Tensor:
-        seen.append(x)
-        return x
+    def rebuilt(x: Tensor, one: ReconstructionSums) -> Tensor:
+        return _replaced(scored, one.add(x[scored.to(x.device)]), x)
 
-    targets = [row[keep] for row, keep in zip(ids, scored, strict=True)]
-    model = _log_probs(subject.spliced_logits(ids, site, read), scored)
-    x = seen[0][scored.to(seen[0].device)]
-    variants = {
-        "with_sae": sums.add(x),
-        "with_ablation": x.new_zeros(x.shape[1:]),
-        "with_mean_ablation": mean,
+    edits: dict[str, Edit] = {
+        "without_sae": lambda x: x,
+        "with_ablation": lambda x: _replaced(scored, x.new_zeros(x.shape[-1]), x),
+        "with_mean_ablation": lambda x: _replaced(scored, mean, x),
     }
-    losses.add("without_sae", model, model, targets)
-    for name, values in variants.items():
-        logits = subject.spliced_logits(ids, site, partial(_replaced, scored, values))
-        losses.add(name, _log_probs(logits, scored), model, targets)
+    edits |= {f"with_sae {i}": partial(rebuilt, one=one) for i, one in enumerate(sums)}
+    for name, logits in zip(edits, _runs(subject, site, ids, list(edits.values()), wide=wide), strict=True):
+        if name == "without_sae":
+            losses.begin(ids, scored, logits)
+        losses.add(name, logits, scored)
 
 
-# --- references -----------------------------------------------------------------------------------------------
+def _runs(
+    subject: SplicedModel, site: Site, ids: Int[Tensor, "batch pos"], edits: Sequence[Edit], *, wide: bool
+) -> Iterator[Float[Tensor, "batch pos vocab"]]:
+    """The logits under each edit, in order; every edit is called once."""
+    step = VARIANTS if wide else 1
+    for start in range(0, len(edits), step):
+        group = edits[start : start + step]
+        yield from subject.spliced_logits(ids, site, partial(_below_each_other, group)).split(len(ids))
 
 
-@torch.no_grad()
-def pca_curve(rows: Any, ks: Sequence[int], test_rows: Any = None) -> list[tuple[int, float]]:
-    """(k, FVU) for each of `ks`: what is left of `test_rows` when only k principal components of `rows` are kept.
+def _below_each_other(edits: Sequence[Edit], x: Tensor) -> Tensor:
+    return torch.cat([edit(x) for edit in edits])
 
-    rows, test_rows: raw activations, (rows, d) or `Rows`; None tests on `rows`. The components and the mean are those
-    of `rows`, the variance that errors are divided by is that of `test_rows` about their own mean. With k numbers a
-    row this is the best that any linear code of `rows` does (Eckart and Young 1936); a dictionary with L0 = k may
-    choose other k directions for every row. Exact, by eigen-decomposition in float64.
-    Raises `InputError` for a k outside [0, d], and for unusable rows as training does.
+
+def widens(subject: SplicedModel, site: Site, ids: Int[Tensor, "one pos"]) -> bool:
+    """Whether one text may become several at `site`, each of which comes out as it would by itself, up to rounding.
+
+    Costs three passes over `ids`. Raises `InputError` as the subject does.
     """
-    fit = as_rows(rows)
-    test = fit if test_rows is None else as_rows(test_rows)
-    mean = statistics(fit).mean
-    known = statistics(test)
-    d = len(mean)
-    if len(known.mean) != d:
-        raise InputError("test rows", f"width {d} as the fit rows", f"width {len(known.mean)}")
-    for k in ks:
-        if not 0 <= k <= d:
-            raise InputError("number of principal components", f"0 to {d}", str(k))
-    scatter = torch.zeros(d, d, dtype=torch.float64)
-    for chunk in chunks(fit):
-        centred = chunk.cpu().double() - mean.cpu()
-        scatter.addmm_(centred.T, centred)
-    axes = torch.linalg.eigh(scatter).eigenvectors.flip(1)
-    along = torch.zeros(d, dtype=torch.float64)
-    for chunk in chunks(test):
-        along += ((chunk.cpu().double() - mean.cpu()) @ axes).square().sum(0)
-    # Tail sums from the smallest up: a difference from the total would lose what little is left at large k.
-    left = torch.cat([along.flip(0).cumsum(0).flip(0), along.new_zeros(1)])
-    return [(k, left[k].item() / (known.mean_square * len(test))) for k in ks]
-
-
-def _directions(dictionary: Dictionary) -> Float[Tensor, "n d"]:
-    """Decoder rows at unit length in float32; a row of zeros stays one, with cosine 0 to everything."""
-    return torch.nn.functional.normalize(dictionary.W_dec.detach().float(), dim=1)
-
-
-def _smaller_first(one: Dictionary, other: Dictionary) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-    if one.d_in != other.d_in:
-        raise InputError("dictionaries to compare", f"equal d_in ({one.d_in})", str(other.d_in))
-    if one.d_sae > other.d_sae:
-        one, other = other, one
-    a = _directions(one)
-    return a, _directions(other).to(a.device)
-
-
-@torch.no_grad()
-def mmcs(one: Dictionary, other: Dictionary) -> float:
-    """Mean over the smaller dictionary's features of the largest cosine to a feature of the other, in [-1, 1].
-
-    Mean max cosine similarity: Sharkey et al. 2022 ("Taking features out of superposition with sparse
-    autoencoders"), Cunningham et al. 2023. Two features may be closest to the same one (`matched_share` forbids it).
-    Among dictionaries of equal size the features of `one` are gone through: swapping them may change the value.
-    Never holds more than `BLOCK` x `BLOCK` cosines. Raises `InputError` if the widths differ.
-    """
-    small, large = _smaller_first(one, other)
-    total = 0.0
-    for rows in small.split(BLOCK):
-        best = torch.stack([(rows @ block.T).amax(1) for block in large.split(BLOCK)]).amax(0)
-        total += best.clamp(-1, 1).sum(dtype=torch.float64).item()
-    return total / len(small)
-
-
-@torch.no_grad()
-def matched_share(one: Dictionary, other: Dictionary, at: float = 0.9) -> float:
-    """Share of the smaller dictionary's features whose partner in the best matching has a cosine above `at`.
-
-    Each feature has one partner of its own, such that the sum of cosines is largest (Hungarian matching, as in the
-    code of Cunningham et al. 2023). Holds all n x m cosines, and time grows about as n^2 m: seconds at 4,096 features.
-    Raises `InputError` if the widths differ.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    small, large = _smaller_first(one, other)
-    cosines = (small @ large.T).cpu().numpy()
-    rows, columns = linear_sum_assignment(cosines, maximize=True)
-    return float((cosines[rows, columns] > at).mean())
+    edits: list[Edit] = [lambda x: x, lambda x: x.flip(1) / 2]
+    expected = torch.cat(list(_runs(subject, site, ids, edits, wide=False)))
+    try:
+        found = torch.cat(list(_runs(subject, site, ids, edits, wide=True)))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        return False  # an architecture that holds on to the size of its batch says so in its own way
+    if found.shape != expected.shape:
+        return False
+    error = (found - expected).norm() / expected.norm().clamp(min=torch.finfo(torch.float32).tiny)
+    return bool(error <= TOLERANCE.get(getattr(subject, "dtype", torch.float32), 1e-3))

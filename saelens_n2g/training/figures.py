@@ -9,43 +9,28 @@ Every figure is a function from values to a file's bytes, and equal values give 
 Ito (2008), told apart by marker as well.
 """
 
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from saelens_n2g.errors import ArtefactError, InputError
-from saelens_n2g.jobs.artefacts import write_bytes
+from saelens_n2g.figures import COLOURS, INK, MARKERS, MUTED, RULE, Kind, render
 from saelens_n2g.training.logging import SAMPLES
 from saelens_n2g.training.metrics import FeatureDensity
 
-Kind = Literal["png", "svg"]
 Line = Mapping[str, Any]
 """One line of `metrics.jsonl`."""
 
-INK, MUTED, RULE = "#1c2430", "#5c6675", "#d5dae1"
-"""Text, secondary text and lines."""
-COLOURS = ("#0072b2", "#d08a00", "#009e73", "#b3669a", "#c4511d", "#4a9bc7")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE: dict[str, Any] = {
-    "svg.hashsalt": "saelens-n2g",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.0,
-    "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.linewidth": 0.8,
     "axes.labelcolor": MUTED,
     "axes.labelsize": 8.0,
-    "xtick.color": MUTED,
-    "xtick.labelsize": 7.5,
     "ytick.color": MUTED,
     "ytick.labelsize": 7.5,
-    "text.parse_math": False,
     "lines.linewidth": 1.3,
 }
+"""What these figures have beside `figures.STYLE`."""
 LOSSES = {
     "losses/overall_loss": "overall",
     "losses/mse_loss": "squared error",
@@ -87,17 +72,6 @@ def read_metrics(path: Path) -> list[Line]:
             raise ArtefactError(f"line {number} of {path}", f"a JSON object with {SAMPLES}", line[:60])
         lines.append(value)
     return lines
-
-
-def save(folder: Path, name: str, draw: Callable[[Kind], bytes]) -> list[Path]:
-    """Write `draw("png")` and `draw("svg")` as `name.png` and `name.svg` into `folder`, each whole or not at all.
-
-    Raises `InputError` if the folder cannot be written.
-    """
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    for path, kind in zip(paths, ("png", "svg"), strict=True):
-        write_bytes(path, draw(kind))  # type: ignore[arg-type]  # zip forgets which strings these are
-    return paths
 
 
 def training_curves(lines: Sequence[Line], kind: Kind, *, title: str = "") -> bytes:
@@ -262,6 +236,36 @@ def frontier(
     return _render(draw, (6.0, 4.0), kind)
 
 
+def similarity_figure(names: Sequence[str], table: Sequence[Sequence[float]], kind: Kind, *, title: str = "") -> bytes:
+    """A square of `mmcs_table`, the number in every cell, dark for alike (cividis, which is made for colour blindness).
+
+    Raises `InputError` for a table that is not (names, names).
+    """
+    n = len(names)
+    if not n or [len(row) for row in table] != [n] * n:
+        raise InputError("similarity figure", f"a table of {n} by {n} for as many names, at least one", "another shape")
+    low = min(min(row) for row in table)
+
+    def draw(figure: Any) -> None:
+        width, height = figure.get_size_inches()
+        axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+        axes.imshow(table, cmap="cividis_r", vmin=min(low, 0.999), vmax=1.0)
+        axes.set_xticks(range(n), names, rotation=90)
+        axes.set_yticks(range(n), names)
+        axes.tick_params(length=0, pad=4)
+        for edge in axes.spines.values():
+            edge.set_visible(False)
+        for i, row in enumerate(table):
+            for j, value in enumerate(row):
+                dark = value - low > 0.5 * (1 - low)
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", size=6.5, color="white" if dark else INK)
+        _heading(figure, title)
+
+    side = 0.42 * n
+    margin = 0.25 + 0.065 * max(map(len, names))
+    return _render(draw, (max(margin + side + 0.2, 0.3 + 0.085 * len(title)), margin + side + 0.45), kind)
+
+
 def _notes(axes: Any, points: Sequence[FrontierPoint], colours: Mapping[str, str]) -> None:
     """Each point's note at the first of six places beside it that is still free; with none free, at the first."""
     scale = 72 / axes.figure.dpi
@@ -334,16 +338,5 @@ def _heading(figure: Any, title: str) -> None:
 
 
 def _render(draw: Callable[[Any], None], size: tuple[float, float], kind: Kind) -> bytes:
-    """A figure of `size` inches as the bytes of a PNG (on white) or an SVG (transparent), without time or version."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    out = io.BytesIO()
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=size)
-        FigureCanvasAgg(figure)
-        draw(figure)
-        metadata = {"Software": None} if kind == "png" else dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format=kind, dpi=200, metadata=metadata, transparent=kind == "svg")
-    return out.getvalue()
+    """A figure of `size` inches in the style of this module."""
+    return render(draw, size, kind, STYLE)

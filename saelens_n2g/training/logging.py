@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import ensure_folder, write_text
 from saelens_n2g.training.config import WandbMode
+from saelens_n2g.training.metrics import DENSITY, FeatureDensity
 
 METRICS = "metrics.jsonl"
 SAMPLES = "details/n_training_samples"
@@ -152,10 +153,21 @@ class WandbRun:
                 project=project, dir=str(folder), mode=mode, config=dict(config), settings=settings, reinit="create_new"
             )
 
-    def log(self, line: Mapping[str, float | int]) -> None:
-        """Log one line, at the number of samples it names."""
-        if self._run is not None:
-            self._guarded("log", lambda: self._run.log(dict(line), step=int(line[SAMPLES])))
+    def log(self, line: Mapping[str, float | int], density: FeatureDensity | None = None) -> None:
+        """Log one line, at the number of samples it names, and the histogram of log10 firing rates if there is one."""
+        if self._run is None:
+            return
+
+        def send() -> None:
+            more: dict[str, Any] = {}
+            if density is not None:
+                import wandb
+
+                counts = (density.counts, density.edges)
+                more = {DENSITY: wandb.Histogram(np_histogram=counts), f"{DENSITY}/never": density.never}
+            self._run.log({**line, **more}, step=int(line[SAMPLES]))
+
+        self._guarded("log", send)
 
     def finish(self, summary: Mapping[str, Any], exit_code: int = 0) -> None:
         """Add `summary` to the run's and end it; does nothing after an earlier failure or a second time."""

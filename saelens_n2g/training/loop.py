@@ -30,8 +30,16 @@ from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
 from saelens_n2g.errors import InputError
 from saelens_n2g.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from saelens_n2g.training.config import TrainingConfig
+from saelens_n2g.training.evaluation import BehaviourPreservation, log_values
 from saelens_n2g.training.logging import METRICS, MetricsFile, Report, WandbRun, report_as_warning, wandb_mode
-from saelens_n2g.training.metrics import Evaluation, density_values, evaluate, feature_density
+from saelens_n2g.training.metrics import (
+    Evaluation,
+    FeatureDensity,
+    density_of_rates,
+    density_values,
+    evaluate,
+    feature_density,
+)
 from saelens_n2g.training.parallel import Group, group_from_environment
 from saelens_n2g.training.rows import Rows, RowStream, Statistics, Stream, as_rows, statistics, stream_statistics
 from saelens_n2g.training.run import Run, matmul_precision
@@ -39,6 +47,9 @@ from saelens_n2g.training.run import Run, matmul_precision
 Progress = Callable[[int, int, Mapping[str, float | int]], None]
 """Called after every step with steps done, steps in all, and the latest line of metrics (empty before the first).
 Of several processes only the first one calls it."""
+Judge = Callable[[Sequence[Dictionary]], Sequence[BehaviourPreservation | None]]
+"""What the finished dictionaries of a training do to the model, in their order; each names its hook in its metadata.
+`evaluation.judge_on` makes one."""
 STOPPED = 143
 """Exit status after SIGTERM, as shells give it."""
 
@@ -57,6 +68,8 @@ class TrainingResult:
     steps: int
     scale: float
     """What the centred activations were multiplied by in training."""
+    behaviour: BehaviourPreservation | None = None
+    """What it does to the model; None where nobody could tell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +102,7 @@ def train(
     on_step: Progress | None = None,
     report: Report = report_as_warning,
     group: Group | None = None,
+    judge: Judge | None = None,
 ) -> TrainingResult:
     """Train a dictionary on `rows` and publish it as `folder/sae`.
 
@@ -96,12 +110,13 @@ def train(
     step; raw activations, without those at BOS. test_rows: the same, but no stream. metadata: what they are
     activations of. A checkpoint in `folder` of the same settings and data is continued, to the same weights that an
     undisturbed run ends with. `report` takes one-line remarks. group: the processes that train together; None for those
-    that torchrun has started, or else this one alone. All get the result.
+    that torchrun has started, or else this one alone. All get the result. judge: who tells what the dictionary does to
+    the model that it was trained on; that goes into its metadata.
     Raises `InputError` for unusable activations, a diverging loss, a checkpoint of another run, or processes that do
     not agree in settings and data.
     """
     job = job_of(config, rows, folder, metadata=metadata, test_rows=test_rows)
-    return train_several([job], on_step=on_step, report=report, group=group)[0]
+    return train_several([job], on_step=on_step, report=report, group=group, judge=judge)[0]
 
 
 def job_of(config: TrainingConfig, rows: Any, folder: Path, *, metadata: SaeMetadata, test_rows: Any = None) -> Job:
@@ -123,9 +138,10 @@ class _Files(NamedTuple):
     log: MetricsFile
     wandb: WandbRun
 
-    def write(self, line: Mapping[str, float | int]) -> None:
+    def write(self, line: Mapping[str, float | int], density: FeatureDensity | None) -> None:
+        """Scalars to both, the histogram to W&B alone."""
         self.log.write(line)
-        self.wandb.log(line)
+        self.wandb.log(line, density)
 
     def close(self) -> None:
         """End the files of a run that does not get to its end; harmless for one that has."""
@@ -142,6 +158,8 @@ class _Learner:
         self.checkpoints = job.folder / "checkpoints"
         self.line: dict[str, float | int] = {}
         self.files: _Files | None = None
+        self.windows = 0
+        """Whole windows of firings that have been logged."""
 
     def agreed(self) -> list[str | int]:
         """What processes that train together must have in common."""
@@ -158,7 +176,7 @@ class _Learner:
 
     def open(self, report: Report) -> _Files:
         """Begin to write."""
-        job = self.job
+        job, self.windows = self.job, self.run.counter.windows
         about = {"training": job.config.as_json(), "metadata": job.metadata.as_json(), "identity": self.identity}
         wandb = WandbRun(wandb_mode(job.config.wandb), job.folder, job.config.wandb_project, about, report)
         self.files = _Files(MetricsFile(job.folder / METRICS, self.run.steps_done * job.config.batch), wandb)
@@ -173,9 +191,18 @@ class _Learner:
         if run.steps_done % config.log_every == 0 or run.steps_done == config.steps():
             self.line = run.line(metrics)  # in every process, so that a loss that is no number ends them all
             if self.files is not None:
-                self.files.write(self.line)
+                self.files.write(self.line, self._density())
         if config.checkpoint_every and run.steps_done % config.checkpoint_every == 0:
             self.save()
+
+    def _density(self) -> FeatureDensity | None:
+        """How often features fire, once for every whole window of activations; None in between."""
+        before, self.windows = self.windows, self.run.counter.windows
+        return density_of_rates(self.run.counter.rates()) if self.windows > before else None
+
+    def dictionary(self) -> Dictionary:
+        """What has been learnt, with what it is trained on."""
+        return replace(self.run.dictionary(), metadata=self.job.metadata.as_json())
 
     def save(self) -> None:
         """Write a checkpoint now."""
@@ -189,12 +216,13 @@ def train_several(
     on_step: Progress | None = None,
     report: Report = report_as_warning,
     group: Group | None = None,
+    judge: Judge | None = None,
 ) -> list[TrainingResult]:
     """Train all jobs at once: every batch of a stream is fetched once for the jobs that share it.
 
     Settings may differ in everything but batch, samples and precision. `on_step` sees the first job's metrics.
-    Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first. `group` as
-    in `train`.
+    Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first. `group` and
+    `judge` as in `train`; all dictionaries are judged in one call.
     Raises as `train`, and `InputError` for settings that differ where they must not, or a folder given twice.
     """
     _check(jobs)
@@ -207,7 +235,9 @@ def train_several(
             for learner in learners:
                 stack.callback(learner.open(report).close)
         _steps(learners, on_step, together)
-        results = [_publish(learner) for learner in learners]
+        finished = [learner.dictionary() for learner in learners]
+        judged = judge(finished) if judge is not None else [None] * len(jobs)
+        results = [_publish(*each) for each in zip(learners, finished, judged, strict=True)]
         if together.is_writer:
             for learner in learners:
                 remove_checkpoints(learner.checkpoints)
@@ -270,12 +300,11 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _publish(learner: _Learner) -> TrainingResult:
+def _publish(learner: _Learner, dictionary: Dictionary, behaviour: BehaviourPreservation | None) -> TrainingResult:
     """Evaluate the dictionary, in every process, and write it in one, with all that is known about it."""
     job, run, files = learner.job, learner.run, learner.files
     if files is not None:
         files.log.close()
-    dictionary = run.dictionary()
     fit, test = (None if rows is None else evaluate(dictionary, rows) for rows in (job.fit_rows, job.test_rows))
     best = fit or test
     known = {
@@ -284,12 +313,16 @@ def _publish(learner: _Learner) -> TrainingResult:
         "training_scale": run.scale,
         "l0": best and best.l0,
         "num_dead_features": best and best.dead,
-        "evaluation": {"fit": fit and fit.as_json(), "test": test and test.as_json()},
+        "evaluation": {
+            "fit": fit and fit.as_json(),
+            "test": test and test.as_json(),
+            "behaviour": behaviour and behaviour.as_json(),
+        },
     }
     metadata = replace(job.metadata, extra={**job.metadata.extra, **known})
     rates = best.log10_sparsity if best else None
     dictionary = replace(dictionary, log10_sparsity=rates, metadata=metadata.as_json())
-    result = TrainingResult(job.folder / "sae", dictionary, fit, test, run.steps_done, run.scale)
+    result = TrainingResult(job.folder / "sae", dictionary, fit, test, run.steps_done, run.scale, behaviour)
     if files is not None:
         _draw(job, rates)
         save_saelens(result.folder, dictionary, metadata)
@@ -299,7 +332,8 @@ def _publish(learner: _Learner) -> TrainingResult:
 
 def _draw(job: Job, rates: Float[Tensor, "n"] | None) -> None:
     """`training.png` and `density.png`, so that nobody needs an account to see how a run went."""
-    from saelens_n2g.training.figures import density_figure, read_metrics, save, training_curves
+    from saelens_n2g.figures import save
+    from saelens_n2g.training.figures import density_figure, read_metrics, training_curves
 
     title = f"{job.config.architecture}, {job.metadata.hook_name} of {job.metadata.model_name}"
     save(job.folder, "training", partial(training_curves, read_metrics(job.folder / METRICS), title=title))
@@ -308,8 +342,9 @@ def _draw(job: Job, rates: Float[Tensor, "n"] | None) -> None:
 
 
 def _summary(result: TrainingResult) -> dict[str, Any]:
-    """The final evaluation, for W&B: `fit/fvu`, `test/l0`, ... and the histogram of firing rates."""
+    """The final evaluation, for W&B: `fit/fvu`, `test/l0`, ..., SAELens' groups and the histogram of firing rates."""
     parts = {"fit": result.fit, "test": result.test}
     flat = {f"{k}/{name}": v for k, part in parts.items() if part is not None for name, v in part.as_json().items()}
+    flat |= {} if result.behaviour is None else log_values(result.behaviour)
     rates = result.dictionary.log10_sparsity
     return flat if rates is None else {**flat, **density_values(feature_density(rates))}

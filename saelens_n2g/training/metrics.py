@@ -15,6 +15,7 @@ from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.errors import InputError
 from saelens_n2g.training.objective import StepMetrics
 from saelens_n2g.training.rows import Rows, as_rows, chunks, statistics
+from saelens_n2g.training.sparse import pattern_of
 
 LOG_FLOOR = 1e-10
 """Added to firing rates before the logarithm, as SAELens does: a feature that never fires has -10."""
@@ -31,11 +32,13 @@ class FiringCounter:
 
     def __init__(self, n: int, window: int, device: str | torch.device = "cpu") -> None:
         self.window = window
+        self.windows = 0
+        """Whole windows so far."""
         self.since = torch.zeros(n, dtype=torch.int64, device=device)
         """Activations since each feature last fired."""
         self._counts = torch.zeros(n, device=device)
         self._rates = torch.zeros(n, device=device)
-        self._seen, self._windows = 0, 0
+        self._seen = 0
 
     def add(self, fired: Float[Tensor, "n"], rows: int) -> None:
         """Take in one batch: in how many of its `rows` each feature fired."""
@@ -45,11 +48,11 @@ class FiringCounter:
         if self._seen >= self.window:
             torch.div(self._counts, self._seen, out=self._rates)
             self._counts.zero_()
-            self._seen, self._windows = 0, self._windows + 1
+            self._seen, self.windows = 0, self.windows + 1
 
     def rates(self) -> Float[Tensor, "n"]:
         """Share of activations on which each feature fired, over the last whole window or, before, so far."""
-        return self._rates if self._windows else self._counts / max(1, self._seen)
+        return self._rates if self.windows else self._counts / max(1, self._seen)
 
     def dead(self) -> int:
         """Features that have not fired for at least a window."""
@@ -57,7 +60,7 @@ class FiringCounter:
 
     def state(self) -> dict[str, Tensor]:
         """Everything counted, as named tensors."""
-        progress = torch.tensor([self._seen, self._windows])
+        progress = torch.tensor([self._seen, self.windows])
         return {"since": self.since, "counts": self._counts, "rates": self._rates, "progress": progress}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -65,7 +68,7 @@ class FiringCounter:
         self.since.copy_(state["since"])
         self._counts.copy_(state["counts"])
         self._rates.copy_(state["rates"])
-        self._seen, self._windows = state["progress"].tolist()
+        self._seen, self.windows = state["progress"].tolist()
 
 
 def log_line(
@@ -144,17 +147,21 @@ def _limit(rows: Rows, centre: Float[Tensor, "d"]) -> float:
 
 
 @torch.no_grad()
-def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 4096) -> Evaluation:
-    """Reconstruct all `rows`, `size` at a time, on the dictionary's device."""
+def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 1024) -> Evaluation:
+    """Reconstruct all `rows`, `size` at a time, on the dictionary's device; by the active features alone where they
+    are few (`training.sparse`)."""
     device, centre = dictionary.W_dec.device, dictionary.b_dec.float().cpu()
+    directions = dictionary.directions
     limit = _limit(rows, centre)
     every, typical = _Unexplained(dictionary.d_in), _Unexplained(dictionary.d_in)
     fired = torch.zeros(dictionary.d_sae, dtype=torch.float64, device=device)
     for chunk in chunks(rows, size):
         x = chunk.to(device)
         features = dictionary.encode(x)
-        fired += (features > 0).to(x.dtype).sum(0)
-        error = (dictionary.decode(features) - x).double().square().sum(1).cpu()
+        active = pattern_of(features > 0)
+        fired += active.fired()
+        rebuilt = active.decode(active.values(features), directions) + dictionary.b_dec
+        error = (rebuilt - x).double().square().sum(1).cpu()
         centred = chunk.cpu() - centre
         near = torch.linalg.vector_norm(centred, dim=1) <= limit
         every.add(centred.double(), error)
@@ -351,6 +358,11 @@ def feature_density(log10_rates: Float[Tensor, "n"]) -> FeatureDensity:
     edges = np.array(DENSITY_EDGES)
     counts, _ = np.histogram(np.clip(values[~silent], edges[0], edges[-1]), edges)
     return FeatureDensity(counts, edges, int(silent.sum()))
+
+
+def density_of_rates(rates: Float[Tensor, "n"]) -> FeatureDensity:
+    """Histogram of shares of activations on which features fire, such as `FiringCounter.rates`."""
+    return feature_density(torch.log10(rates + LOG_FLOOR))
 
 
 def density_values(density: FeatureDensity) -> dict[str, Any]:

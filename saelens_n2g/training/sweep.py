@@ -3,7 +3,8 @@
     sweep/
       NAME/               one folder a dictionary, as `training.loop` writes it
       frontier-SITE.png   FVU against L0, with PCA as reference (svg beside it)
-      sweep.json          points and provenance;  sweep.md: the same as a table
+      mmcs-SITE.png       how alike the dictionaries of a site are (svg beside it)
+      sweep.json          points and provenance;  sweep.md: the same as tables
 
 Settings that differ are alpha, R, architecture, its options, the seed and the site. All dictionaries of a site see the
 same batches, so that what differs between them is what was varied. Test rows are of other documents.
@@ -11,8 +12,7 @@ same batches, so that what differs between them is what was varied. Test rows ar
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +24,22 @@ from saelens_n2g.activations import ActivationModel, scored_rows
 from saelens_n2g.bases.formats import SaeMetadata
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
-from saelens_n2g.jobs.artefacts import write_json, write_text
 from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.blocks import SubjectBlocks
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.evaluation import pca_curve
-from saelens_n2g.training.figures import FrontierPoint, frontier, save, short
+from saelens_n2g.training.evaluation import JUDGED, SplicedModel, judge_on, spread
 from saelens_n2g.training.logging import Report, report_as_warning
-from saelens_n2g.training.loop import Job, Progress, TrainingResult, train_several
+from saelens_n2g.training.loop import Job, Progress, train_several
+from saelens_n2g.training.references import pca_curve
 from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Moments, Statistics, sample_steps
 from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
+from saelens_n2g.training.sweep_report import Point, write_comparison
 
-FORMAT, VERSION = "saelens-n2g/sweep", 1
 TEST_ROWS = 32_768
 """Activations of other documents that dictionaries and principal components are compared on, at most."""
-NOTE = (
-    "On activations of documents that nothing was trained on. FVU: fraction of variance unexplained. Typical rows: "
-    "those at most three times as far from the centre as the median row. PCA: FVU when only the first L0 principal "
-    "components are kept, read off between measured numbers; a dictionary may choose other directions for every row.\n"
-)
 REFERENCE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Numbers of principal components in the figure, as far as there are dimensions."""
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """One dictionary of a sweep."""
-
-    name: str
-    site: Site
-    config: TrainingConfig
-    result: TrainingResult
-
-    def as_json(self) -> dict[str, Any]:
-        """Settings and figures."""
-        test = self.result.test
-        return {
-            "name": self.name,
-            "site": str(self.site),
-            "training": self.config.as_json(),
-            "steps": self.result.steps,
-            "test": test and test.as_json(),
-        }
 
 
 def vary(base: TrainingConfig, settings: Mapping[str, Sequence[Any]]) -> dict[str, TrainingConfig]:
@@ -111,6 +84,7 @@ def sweep(
     *,
     metadata: Callable[[Site], SaeMetadata],
     source: SiteBlocks | None = None,
+    judged: int = JUDGED,
     provenance: Mapping[str, Any] | None = None,
     on_step: Progress | None = None,
     report: Report = report_as_warning,
@@ -118,8 +92,9 @@ def sweep(
     """Train every configuration at every site on the windows `fit`, evaluate on `test`, write the comparison.
 
     source: blocks of activations of `fit` at the sites, where they are at hand (a cache); otherwise the subject is run
-    over the windows once for every epoch of training. A sweep that was cut short goes on from its checkpoints. Errors
-    as in `train_several`.
+    over the windows once for every epoch of training. judged: windows of `test` on which reconstructions take the place
+    of activations in the subject, if it is a `SplicedModel`. A sweep that was cut short goes on from its checkpoints.
+    Errors as in `train_several`.
     """
     first = next(iter(configs.values()))
     blocks = source or SubjectBlocks(subject, fit, sites)
@@ -128,7 +103,7 @@ def sweep(
     buffer = min(BUFFER_ROWS // (4 * first.batch) * 4 * first.batch or 4 * first.batch, rows)
     streams = MultiStream(blocks, batch=first.batch, buffer_rows=buffer, seed=first.seed)
     data, samples = _sampled(streams, buffer)
-    unseen = _test_rows(subject, test, sites)
+    unseen = unseen_rows(subject, test, sites)
     names, jobs = [], []
     for site in sites:
         stream = streams.at(site)
@@ -138,24 +113,13 @@ def sweep(
             tell = (streams.rows_per_epoch, "stream", first.seed, str(site))
             about = metadata(site)
             jobs.append(Job(config, place, about, stream, data[site], tell, test_rows=unseen[site]))
-    results = train_several(jobs, on_step=on_step, report=report)
+    judge = judge_on(subject, spread(test, judged), report) if judged and isinstance(subject, SplicedModel) else None
+    results = train_several(jobs, on_step=on_step, report=report, judge=judge)
     points = [Point(*name, result) for name, result in zip(names, results, strict=True)]
-    _write(points, {site: _reference(samples[site], unseen[site]) for site in sites}, folder, provenance or {})
+    write_comparison(
+        points, {site: _reference(samples[site], unseen[site]) for site in sites}, folder, provenance or {}
+    )
     return points
-
-
-def table_of(points: Sequence[Point]) -> str:
-    """One line for each dictionary, for a terminal."""
-    width = max(len(point.name) for point in points)
-    lines = []
-    for point in points:
-        test = point.result.test
-        assert test is not None
-        what = f"{point.site}  {point.name:{width}s}"
-        lines.append(
-            f"{what}  L0 {test.l0:8.1f}  FVU {_share(test.fvu)}  dead {test.dead:,} of {test.dead + test.alive:,}"
-        )
-    return "\n".join(lines)
 
 
 def _sampled(streams: MultiStream, buffer: int) -> tuple[dict[Site, Statistics], dict[Site, Tensor]]:
@@ -171,8 +135,8 @@ def _sampled(streams: MultiStream, buffer: int) -> tuple[dict[Site, Statistics],
     return {s: m.statistics() for s, m in moments.items()}, {s: torch.cat(r) for s, r in kept.items()}
 
 
-def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
-    """Activations of windows spread over the test documents, at most `TEST_ROWS`."""
+def unseen_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
+    """Activations of windows spread over the test documents, about `TEST_ROWS` of them."""
     per_window = max(1, windows.n_tokens // max(1, len(windows)))
     step = max(1, len(windows) * per_window // TEST_ROWS)
     chosen = list(range(0, len(windows), step))
@@ -186,60 +150,3 @@ def _test_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]
 
 def _reference(rows: Float[Tensor, "rows d"], test: ArrayRows) -> list[tuple[int, float]]:
     return pca_curve(rows, [k for k in REFERENCE if k <= rows.shape[1]], test)
-
-
-def _write(
-    points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]], folder: Path, provenance: Mapping[str, Any]
-) -> None:
-    value = {
-        "format": FORMAT,
-        "version": VERSION,
-        "points": [point.as_json() for point in points],
-        "pca": {str(site): curve for site, curve in pca.items()},
-        "provenance": dict(provenance),
-    }
-    write_json(folder / "sweep.json", value)
-    write_text(folder / "sweep.md", table(points, pca))
-    for site, curve in pca.items():
-        drawn = [mark for point in points if point.site == site and (mark := _mark(point)) is not None]
-        if drawn:
-            save(folder, f"frontier-{site}", partial(frontier, drawn, curve, title=f"Dictionaries at {site}"))
-
-
-def _mark(point: Point) -> FrontierPoint | None:
-    """The point in the figure; None for a dictionary that is silent everywhere or explains nothing at all."""
-    test = point.result.test
-    if test is None or not test.l0 > 0 or test.fvu is None:
-        return None
-    kind = find_architecture(point.config.architecture)
-    amount = point.config.alpha if kind.sparsity == "alpha" else point.config.options.get(kind.sparsity)
-    series = f"{kind.title}, R {point.config.expansion:g}"
-    return FrontierPoint(series, test.l0, test.fvu, "" if amount is None else short(float(amount)))
-
-
-def table(points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]]) -> str:
-    """The sweep in Markdown: a line for each dictionary, and the reference."""
-    lines = [
-        "| Site | Dictionary | Features | L0 | FVU | FVU, typical rows | Dead | PCA with as many components |",
-        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for point in points:
-        test = point.result.test
-        assert test is not None
-        reference = _at(pca[point.site], test.l0)
-        cells = [f"{test.l0:.1f}", _share(test.fvu), _share(test.fvu_typical), f"{test.dead:,}", _share(reference)]
-        features = f"{point.result.dictionary.d_sae:,}"
-        lines.append(f"| {point.site} | {point.name} | {features} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n" + "\n" + NOTE
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _at(curve: Sequence[tuple[int, float]], l0: float) -> float | None:
-    """The curve at an L0 between its points; None outside."""
-    for (low, above), (high, below) in itertools.pairwise(curve):
-        if low <= l0 <= high:
-            return above + (below - above) * (l0 - low) / (high - low)
-    return None

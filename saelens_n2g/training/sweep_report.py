@@ -1,0 +1,154 @@
+"""What a sweep says: its table, how alike dictionaries are, what sparsity costs; JSON, Markdown and figures."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.figures import save
+from saelens_n2g.jobs.artefacts import write_json, write_text
+from saelens_n2g.sites import Site
+from saelens_n2g.training.architectures.registry import find_architecture
+from saelens_n2g.training.config import TrainingConfig
+from saelens_n2g.training.figures import FrontierPoint, frontier, short, similarity_figure
+from saelens_n2g.training.loop import TrainingResult
+from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
+
+FORMAT, VERSION = "saelens-n2g/sweep", 1
+NOTE = (
+    "On activations of documents that nothing was trained on. FVU: fraction of variance unexplained. Typical rows: "
+    "those at most three times as far from the centre as the median row. PCA: FVU when only the first L0 principal "
+    "components are kept, read off between measured numbers; a dictionary may choose other directions for every row. "
+    "CE score: share of the loss caused by zeros at the site that the reconstruction avoids (1: the model does not "
+    "notice); KL: nats per token between the model and the model with the reconstruction; both on a few windows.\n"
+)
+MMCS_NOTE = (
+    "Mean over the features of the smaller dictionary (of equal ones the one named first) of the largest cosine to a "
+    f"feature of the other; at most {TABLE_FEATURES:,} features of it, evenly spaced.\n"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One dictionary of a sweep."""
+
+    name: str
+    site: Site
+    config: TrainingConfig
+    result: TrainingResult
+
+    def as_json(self) -> dict[str, Any]:
+        """Settings and figures."""
+        test = self.result.test
+        return {
+            "name": self.name,
+            "site": str(self.site),
+            "training": self.config.as_json(),
+            "steps": self.result.steps,
+            "test": test and test.as_json(),
+            "behaviour": self.result.behaviour and self.result.behaviour.as_json(),
+        }
+
+
+def table_of(points: Sequence[Point]) -> str:
+    """One line for each dictionary, for a terminal."""
+    width = max(len(point.name) for point in points)
+    lines = []
+    for point in points:
+        test = point.result.test
+        assert test is not None
+        score, kl = _in_the_model(point)
+        what = f"{point.site}  {point.name:{width}s}"
+        lines.append(
+            f"{what}  L0 {test.l0:8.1f}  FVU {_share(test.fvu)}  CE score {_share(score)}  KL {_share(kl)}  "
+            f"dead {test.dead:,} of {test.dead + test.alive:,}"
+        )
+    return "\n".join(lines)
+
+
+def write_comparison(
+    points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]], folder: Path, provenance: Mapping[str, Any]
+) -> None:
+    """Write `sweep.json`, `sweep.md` and the figures of every site into `folder`. pca: FVU by number of components."""
+    likeness = {site: _likeness(points, site) for site in pca}
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "points": [point.as_json() for point in points],
+        "pca": {str(site): curve for site, curve in pca.items()},
+        "mmcs": {str(site): {"names": names, "values": values} for site, (names, values) in likeness.items()},
+        "provenance": dict(provenance),
+    }
+    write_json(folder / "sweep.json", value)
+    tables = [f"Mean max cosine similarity at {site}\n\n{_square(*found)}" for site, found in likeness.items()]
+    write_text(folder / "sweep.md", "\n".join([table(points, pca), *tables, MMCS_NOTE]))
+    for site, curve in pca.items():
+        drawn = [mark for point in points if point.site == site and (mark := _mark(point)) is not None]
+        if drawn:
+            save(folder, f"frontier-{site}", partial(frontier, drawn, curve, title=f"Dictionaries at {site}"))
+        names, values = likeness[site]
+        if len(names) > 1:
+            title = f"Mean max cosine similarity at {site}"
+            save(folder, f"mmcs-{site}", partial(similarity_figure, names, values, title=title))
+
+
+def _likeness(points: Sequence[Point], site: Site) -> tuple[list[str], list[list[float]]]:
+    """Names of the dictionaries at a site, and how alike any two are."""
+    there = [point for point in points if point.site == site]
+    return [point.name for point in there], mmcs_table([point.result.dictionary for point in there])
+
+
+def _square(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
+    lines = [f"| | {' | '.join(names)} |", "| :--- |" + " ---: |" * len(names)]
+    for name, row in zip(names, values, strict=True):
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _mark(point: Point) -> FrontierPoint | None:
+    """The point in the figure; None for a dictionary that is silent everywhere or explains nothing at all."""
+    test = point.result.test
+    if test is None or not test.l0 > 0 or test.fvu is None:
+        return None
+    kind = find_architecture(point.config.architecture)
+    amount = point.config.alpha if kind.sparsity == "alpha" else point.config.options.get(kind.sparsity)
+    series = f"{kind.title}, R {point.config.expansion:g}"
+    return FrontierPoint(series, test.l0, test.fvu, "" if amount is None else short(float(amount)))
+
+
+def table(points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]]) -> str:
+    """The sweep in Markdown: a line for each dictionary, and the reference."""
+    lines = [
+        "| Site | Dictionary | Features | L0 | FVU | FVU, typical rows | Dead | CE score | KL "
+        "| PCA with as many components |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for point in points:
+        test = point.result.test
+        assert test is not None
+        reference = _at(pca[point.site], test.l0)
+        cells = [f"{test.l0:.1f}", _share(test.fvu), _share(test.fvu_typical), f"{test.dead:,}"]
+        cells += [_share(value) for value in (*_in_the_model(point), reference)]
+        features = f"{point.result.dictionary.d_sae:,}"
+        lines.append(f"| {point.site} | {point.name} | {features} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + "\n" + NOTE
+
+
+def _in_the_model(point: Point) -> tuple[float | None, float | None]:
+    """CE score and KL with the reconstruction in place; None where unknown."""
+    found = point.result.behaviour
+    return (None, None) if found is None else (found.ce_loss_score, found.kl_div_with_sae)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _at(curve: Sequence[tuple[int, float]], l0: float) -> float | None:
+    """The curve at an L0 between its points; None outside."""
+    for (low, above), (high, below) in itertools.pairwise(curve):
+        if low <= l0 <= high:
+            return above + (below - above) * (l0 - low) / (high - low)
+    return None
