@@ -52,6 +52,16 @@ class Reporter:
         )
 
 
+class Silent(Reporter):
+    """Says nothing at all: for processes beside the one that speaks."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def note(self, text: str) -> None:
+        """See `Reporter.note`."""
+
+
 class _Sparse:
     """For pipes and logs: a line when a quarter more is done, at least ten seconds after the last."""
 

@@ -7,9 +7,13 @@ included. The hook must stand before the first import of the package. Users pay 
 import os
 
 from beartype import BeartypeConf, beartype
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test imports it
+
+settings.register_profile("house", deadline=None)  # a machine that others use too is slow at times
+settings.load_profile("house")
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
 

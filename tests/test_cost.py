@@ -1,6 +1,7 @@
 """What training is said to cost: counts and bytes as the run then has them, times by a clock that can be foretold."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,17 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training import TrainingConfig
-from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, duration, passes_of, size, tokens_read
+from saelens_n2g.training.blocks import CachedBlocks
+from saelens_n2g.training.cost import (
+    Cost,
+    cost_of_run,
+    cost_of_sweep,
+    duration,
+    passes_of,
+    several_epochs,
+    size,
+    tokens_read,
+)
 from saelens_n2g.training.meter import Meter
 from saelens_n2g.training.sparse import has_kernels
 from saelens_n2g.training.sweep import sweep, vary
@@ -89,6 +100,22 @@ def test_a_sweep_runs_the_subject_on_as_many_tokens_as_said(tmp_path, monkeypatc
     assert said.forward_tokens == subject.tokens
     assert (said.dictionaries, said.steps, said.samples) == (len(points), steps, 32 * steps)
     assert {p.result.steps for p in points} == {steps}
+
+
+def test_a_sweep_out_of_a_cache_runs_the_subject_once(tmp_path):
+    configs = {k: replace(v, samples=32 * 40) for k, v in list(CONFIGS.items())[1:]}
+    assert several_epochs(FIT, configs[next(iter(configs))])
+    assert not several_epochs(FIT, BASE)
+    said = cost_of_sweep(Meter(Tables(), FIT, SITES, clock=ticking()), FIT, TEST, SITES, configs, cached=True)
+    subject = Tables()
+    store = harvest(subject, FIT, dict.fromkeys(SITES), tmp_path / "activations")
+    source = CachedBlocks(store, SITES)
+    about = partial(SaeMetadata, "tables", context_size=WIDTH, prepend_bos=True)
+    sweep(subject, FIT, TEST, SITES, configs, tmp_path, metadata=lambda s: about(hook_name=s.hook), source=source)
+    assert said.forward_tokens == subject.tokens
+    written = sum(path.stat().st_size for path in (tmp_path / "activations").rglob("*.safetensors"))
+    live = cost(configs).temporary_bytes
+    assert said.temporary_bytes - live == 4 * D * len(SITES) * FIT.n_tokens <= written
 
 
 def test_less_than_an_epoch_is_not_counted_as_one(monkeypatch):

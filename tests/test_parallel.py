@@ -407,5 +407,34 @@ def test_processes_without_a_gpu_or_a_place_to_meet_are_told_so(monkeypatch):
             pass
 
 
+# --- the commands ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("command", ["train --layer 1 --alpha 3e-3", "sweep --layers 1 --alphas 3e-3"])
+def test_commands_of_two_processes_make_what_one_makes(tmp_path, command):
+    from tests.tiny import write_corpus, write_model  # not for the processes that run this file
+
+    model, corpus = write_model(tmp_path / "model"), write_corpus(tmp_path / "text.jsonl")
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    shared = ["--model", model, "--corpus", corpus, "--width", 32, "--tokens", 4000, "--samples", 6400]
+    made, said = {}, {}
+    for processes in (1, 2):
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "-m", "saelens_n2g.cli"]
+        folder = tmp_path / str(processes)
+        call = [sys.executable, *launch, *command.split(), *shared, "--wandb", "disabled", "--out", folder]
+        ended = subprocess.run(
+            [*map(str, call)], env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert ended.returncode == 0, ended.stderr
+        made[processes] = load_file(next(folder.rglob("sae_weights.safetensors")))
+        said[processes] = ended.stdout
+        assert not (folder / "activations").exists()
+    for name, tensor in made[1].items():
+        torch.testing.assert_close(made[2][name], tensor, rtol=1e-4, atol=1e-4)
+    assert said[1].count("\n") == said[2].count("\n") > 0, "one of them speaks"
+
+
 if __name__ == "__main__":
     process(Path(sys.argv[1]))

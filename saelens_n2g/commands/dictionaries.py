@@ -2,31 +2,40 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from saelens_n2g.commands.settings import config_of, value_of, values_of
 from saelens_n2g.comparison.config import RunConfig
-from saelens_n2g.progress import Reporter
+from saelens_n2g.progress import Reporter, Silent
 
 
 def train(config: RunConfig, out: Path, reporter: Reporter, *, estimate: bool = False) -> None:
     """Train a dictionary, or go on with one, and print what it does to test activations.
 
-    What it will cost is said first, unless the dictionary is there; with `estimate` that is all that happens.
+    What it will cost is said first, unless the dictionary is there; with `estimate` that is all that happens. Under
+    torchrun all processes train it together, and the first of them speaks.
     """
     from saelens_n2g.bases.formats import load_saelens
+    from saelens_n2g.booting import find_device
     from saelens_n2g.comparison.run import train_dictionary
     from saelens_n2g.comparison.sweeping import cost_of_training
     from saelens_n2g.comparison.workspace import Workspace
+    from saelens_n2g.training.parallel import group_from_environment
 
-    workspace = Workspace(config, out, reporter)
-    if estimate or not workspace.finished("dictionary"):
-        reporter.note(cost_of_training(workspace).text())
-    if estimate:
-        return
-    folder = train_dictionary(workspace)
-    workspace.discard_activations()
+    with group_from_environment(find_device(config.subject.device).type) as group:
+        workspace = Workspace(config, out, reporter if group.is_writer else Silent())
+        with group.writer_first():
+            if estimate or not workspace.finished("dictionary"):
+                workspace.reporter.note(cost_of_training(workspace).text())
+        if estimate:
+            return
+        folder = train_dictionary(workspace, group)
+        group.barrier()  # no process reads activations any more
+        if not group.is_writer:
+            return
+        workspace.discard_activations()
     dictionary = load_saelens(folder)
     test = dictionary.metadata["evaluation"]["test"]
     print(f"{folder}: d_in {dictionary.d_in}, d_sae {dictionary.d_sae}")
@@ -64,7 +73,9 @@ def sweep(
     seen once. `memory`: gigabytes; layers that do not fit into them together are trained one after the other. What it
     will cost is said first; with `estimate` that is all that happens. Raises `InputError`.
     """
+    from saelens_n2g.booting import find_device
     from saelens_n2g.comparison.sweeping import run_sweep
+    from saelens_n2g.training.parallel import group_from_environment
 
     numbers, every = (
         values_of(layers, int),
@@ -79,9 +90,12 @@ def sweep(
     base = replace(config.training, **{k: v[0] for k, v in every.items() if len(v) == 1 and k not in _names(choices)})
     varied |= {name: every[name] for name in _names(choices)}
     limit = None if memory is None else memory * 1e9
-    table = run_sweep(config, base, varied, numbers, samples, out, reporter, memory=limit, estimate=estimate)
-    if not estimate:
-        print(table)
+    with group_from_environment(find_device(config.subject.device).type) as group:
+        teller = reporter if group.is_writer else Silent()
+        run = partial(run_sweep, config, base, varied, numbers, samples, out, teller)
+        table = run(memory=limit, estimate=estimate, group=group)
+        if group.is_writer and not estimate:
+            print(table)
 
 
 def _names(choices: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from saelens_n2g.graphs.methods import find_method
 from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json, write_text
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
+from saelens_n2g.training.parallel import SINGLE, Group
 
 REPORT = "report"
 
@@ -58,19 +59,25 @@ def compare(config: RunConfig, folder: Path, reporter: Reporter) -> ComparisonRe
     return result
 
 
-def train_dictionary(workspace: Workspace) -> Path:
-    """The run's dictionary in SAELens format, trained now if it is not there yet; returns its folder."""
+def train_dictionary(workspace: Workspace, group: Group = SINGLE) -> Path:
+    """The run's dictionary in SAELens format, trained now if it is not there yet; returns its folder.
+
+    group: processes that train it together. The first reads the text and runs the model before the others, which find
+    both on disk.
+    """
     from saelens_n2g.training import train
     from saelens_n2g.training.evaluation import JUDGED, judge_on, spread
 
     config, folder = workspace.config, workspace.folder / "dictionary"
-    if workspace.finished("dictionary"):
-        require(folder / "sae", "dictionary")
-        return folder / "sae"
-    _claim(folder, config.key("dictionary"))
-    device = str(workspace.subject.device)
-    fit = torch.from_numpy(workspace.fit_tokens)
-    stream = workspace.stream
+    with group.writer_first():
+        if workspace.finished("dictionary"):
+            require(folder / "sae", "dictionary")
+            return folder / "sae"
+        if group.is_writer:
+            _claim(folder, config.key("dictionary"))
+        fit = torch.from_numpy(workspace.fit_tokens)
+        stream = workspace.stream
+    device = str(workspace.subject.device if group.size == 1 else workspace.subject.device.type)
     metadata = SaeMetadata(
         model_name=config.subject.model,
         hook_name=Site(config.layer, config.stream).hook,
@@ -90,8 +97,10 @@ def train_dictionary(workspace: Workspace) -> Path:
             on_step=lambda step, total, _line: tick(step, total),
             report=workspace.reporter.note,
             judge=judge_on(workspace.subject, seen, workspace.reporter.note),
+            group=group,
         )
-    workspace.finish("dictionary")
+    if group.is_writer:
+        workspace.finish("dictionary")
     return result.folder
 
 

@@ -111,14 +111,18 @@ def cost_of_sweep(
     test: Windows,
     sites: Sequence[Site],
     configs: Mapping[str, TrainingConfig],
+    *,
+    cached: bool = False,
 ) -> Cost:
     """What `training.sweep.sweep` takes to train every configuration at every site in one pass.
 
-    The meter must have measured all of the sites. Raises `InputError` for a text of less than a batch.
+    The meter must have measured all of the sites. cached: whether activations are harvested first and
+    kept on disk while it runs. Raises `InputError` for a text of less than a batch.
     """
     first = next(iter(configs.values()))
     held = [(meter.kind(site, config), config) for site in sites for config in configs.values()]
-    tokens = tokens_read(fit, first) + sum(block_tokens(_unseen(test)))
+    tokens = (sum(block_tokens(fit)) if cached else tokens_read(fit, first)) + sum(block_tokens(_unseen(test)))
+    cache = FLOAT * fit.n_tokens * sum(meter.rows[site].shape[1] for site in sites) if cached else 0
     unseen = _unseen(test).n_tokens
     return Cost(
         dictionaries=len(held),
@@ -132,9 +136,14 @@ def cost_of_sweep(
         evaluation_seconds=unseen * sum(kind.evaluation_seconds for kind, _ in held),
         at_most=any(kind.dense for kind, _ in held),
         memory_bytes=sum(_memory(meter, fit, test, site, configs) for site in sites),
-        temporary_bytes=_checkpoints(held),
+        temporary_bytes=cache + _checkpoints(held),
         saved_bytes=sum(kind.saved_bytes for kind, _ in held),
     )
+
+
+def several_epochs(fit: Windows, config: TrainingConfig) -> bool:
+    """Whether training goes through the text more than once: activations are then worth keeping."""
+    return config.steps() > fit.n_tokens // config.batch
 
 
 def cost_of_run(meter: Meter, windows: Windows, fit_tokens: int, site: Site, config: TrainingConfig) -> Cost:

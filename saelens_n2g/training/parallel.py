@@ -16,6 +16,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from itertools import count
 from typing import Any
@@ -31,6 +32,11 @@ from saelens_n2g.jobs.artefacts import fingerprint
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets for every process that it starts."""
+
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for others. One may read text and run the model for hours while the others wait; one that
+ends is noticed at once, whatever this says."""
 
 
 class Group(ABC):
@@ -66,6 +72,16 @@ class Group(ABC):
     def barrier(self) -> None:
         """Return when all processes have called it."""
         self.gather(0)
+
+    @contextmanager
+    def writer_first(self) -> Iterator[None]:
+        """A block that the writing process goes through before the others begin it: what it makes is there for them.
+        Where it fails, the others go on waiting until whoever started them ends them, as torchrun does."""
+        if not self.is_writer:
+            self.barrier()
+        yield
+        if self.is_writer:
+            self.barrier()
 
     def agree(self, thing: str, value: Any) -> None:
         """Raises `InputError` in every process unless the JSON `value` of all is that of the first."""
@@ -215,7 +231,7 @@ def _start(backend: str) -> None:
     try:
         store, rank, size = _rendezvous()
         own = dist.PrefixStore(f"saelens_n2g/{next(_groups)}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=own, rank=rank, world_size=size)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).splitlines()[0]

@@ -31,6 +31,7 @@ from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.evaluation import JUDGED, SplicedModel, judge_on, spread
 from saelens_n2g.training.logging import Report, report_as_warning
 from saelens_n2g.training.loop import Job, Progress, train_several
+from saelens_n2g.training.parallel import SINGLE, Group
 from saelens_n2g.training.references import pca_curve
 from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Moments, Statistics, sample_steps
 from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
@@ -88,13 +89,14 @@ def sweep(
     provenance: Mapping[str, Any] | None = None,
     on_step: Progress | None = None,
     report: Report = report_as_warning,
+    group: Group = SINGLE,
 ) -> list[Point]:
     """Train every configuration at every site on the windows `fit`, evaluate on `test`, write the comparison.
 
     source: blocks of activations of `fit` at the sites, where they are at hand (a cache); otherwise the subject is run
     over the windows once for every epoch of training. judged: windows of `test` on which reconstructions take the place
     of activations in the subject, if it is a `SplicedModel`. A sweep that was cut short goes on from its checkpoints.
-    Errors as in `train_several`.
+    group: processes that train together; each runs the subject on all of the text. Errors as in `train_several`.
     """
     first = next(iter(configs.values()))
     blocks = source or SubjectBlocks(subject, fit, sites)
@@ -114,11 +116,11 @@ def sweep(
             about = metadata(site)
             jobs.append(Job(config, place, about, stream, data[site], tell, test_rows=unseen[site]))
     judge = judge_on(subject, spread(test, judged), report) if judged and isinstance(subject, SplicedModel) else None
-    results = train_several(jobs, on_step=on_step, report=report, judge=judge)
+    results = train_several(jobs, on_step=on_step, report=report, judge=judge, group=group)
     points = [Point(*name, result) for name, result in zip(names, results, strict=True)]
-    write_comparison(
-        points, {site: _reference(samples[site], unseen[site]) for site in sites}, folder, provenance or {}
-    )
+    if group.is_writer:
+        pca = {site: _reference(samples[site], unseen[site]) for site in sites}
+        write_comparison(points, pca, folder, provenance or {})
     return points
 
 
