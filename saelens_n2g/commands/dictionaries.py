@@ -44,7 +44,9 @@ def train(config: RunConfig, out: Path, reporter: Reporter, *, estimate: bool = 
         score = found["model_performance_preservation"]["ce_loss_score"]
         kl, n = found["model_behavior_preservation"]["kl_div_with_sae"], found["token_stats"]
         said = "–" if score is None else f"{score:.4f}"
-        print(f"in the model, {n['total_tokens_eval_reconstruction']:,} tokens: ce score {said}, kl {kl:.4f}")
+        print(
+            f"in the model, {n['total_tokens_eval_reconstruction']:,} tokens: cross-entropy score {said} (1 unnoticed, 0 as zeros), KL {kl:.4f}"
+        )
 
 
 def train_with(*, out: Path, reporter: Reporter, estimate: bool = False, **options: Any) -> None:
