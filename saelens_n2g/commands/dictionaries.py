@@ -45,7 +45,8 @@ def train(config: RunConfig, out: Path, reporter: Reporter, *, estimate: bool = 
         kl, n = found["model_behavior_preservation"]["kl_div_with_sae"], found["token_stats"]
         said = "–" if score is None else f"{score:.4f}"
         print(
-            f"in the model, {n['total_tokens_eval_reconstruction']:,} tokens: cross-entropy score {said} (1 unnoticed, 0 as zeros), KL {kl:.4f}"
+            f"in the model, {n['total_tokens_eval_reconstruction']:,} tokens: "
+            f"cross-entropy score {said} (1: unnoticed, 0: as zeros), KL {kl:.4f}"
         )
 
 
