@@ -365,7 +365,7 @@ def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
     assert first == f"{folder}: d_in {HIDDEN}, d_sae {2 * HIDDEN}"
     assert re.fullmatch(rf"on test documents: fvu 0\.\d{{4}}, l0 \d+\.\d, dead \d+ of {2 * HIDDEN}", second)
     assert re.fullmatch(
-        r"in the model, \d+ tokens: cross-entropy score (–|-?\d\.\d{4}) \(1 unnoticed, 0 as zeros\), KL \d\.\d{4}",
+        r"in the model, \d+ tokens: cross-entropy score (–|-?\d\.\d{4}) \(1: unnoticed, 0: as zeros\), KL \d\.\d{4}",
         third,
     )
     assert load_saelens(folder).metadata["evaluation"]["behaviour"]["token_stats"][
