@@ -184,6 +184,7 @@ def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they
         assert f"| {names[0]} | 1.000 | {values[0][1]:.3f} | {values[0][2]:.3f} |" in text
         assert (tmp_path / f"mmcs-{site}.png").read_bytes()[:4] == b"\x89PNG"
         assert (tmp_path / f"mmcs-{site}.svg").exists()
+        assert (tmp_path / f"density-{site}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 class Cut(Exception):

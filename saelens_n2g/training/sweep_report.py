@@ -12,11 +12,14 @@ from saelens_n2g.jobs.artefacts import write_json, write_text
 from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.figures import FrontierPoint, frontier, short, similarity_figure
+from saelens_n2g.training.figures import FrontierPoint, density_figure, frontier, short, similarity_figure
 from saelens_n2g.training.loop import TrainingResult
+from saelens_n2g.training.metrics import FeatureDensity, feature_density
 from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
 
 FORMAT, VERSION = "saelens-n2g/sweep", 1
+PANELS = 16
+"""Dictionaries of a site whose firing rates are drawn, at most."""
 NOTE = (
     "On activations of documents that nothing was trained on. FVU: fraction of variance unexplained. Typical rows: "
     "those at most three times as far from the centre as the median row. PCA: FVU when only the first L0 principal "
@@ -92,6 +95,20 @@ def write_comparison(
         if len(names) > 1:
             title = f"Mean max cosine similarity at {site}"
             save(folder, f"mmcs-{site}", partial(similarity_figure, names, values, title=title))
+        if densities := _densities(points, site):
+            save(
+                folder,
+                f"density-{site}",
+                partial(density_figure, densities, title=f"How often features at {site} fire"),
+            )
+
+
+def _densities(points: Sequence[Point], site: Site) -> dict[str, FeatureDensity]:
+    """Firing rates of the dictionaries at a site by name; of many as many as a figure holds, evenly spaced."""
+    there = [point for point in points if point.site == site and point.result.dictionary.log10_sparsity is not None]
+    chosen = there[:: -(-len(there) // PANELS) or 1]
+    rates = {point.name: point.result.dictionary.log10_sparsity for point in chosen}
+    return {name: feature_density(found) for name, found in rates.items() if found is not None}
 
 
 def _likeness(points: Sequence[Point], site: Site) -> tuple[list[str], list[list[float]]]:
