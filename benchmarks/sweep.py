@@ -10,7 +10,8 @@ favours neither.
 
 The tokens should be several 100,000: below that no dictionary becomes sparse, and the passes of the evaluation, which
 are as many for any length, weigh more than they do in a real run. A part's seconds are its own: what the parts called
-from within it take is counted there. `subject` is every forward pass for activations, `step` the optimiser's steps with
+from within it take is counted there. Steps are dear while most features are active and cheap later, so a run of a few
+hundred of them is dearer than its length says: they are given by quarter, too. `subject` is every forward pass for activations, `step` the optimiser's steps with
 their metrics, `spliced` the passes of the evaluation that replaces activations by reconstructions. The share of subject
 and step is that of the single run, printed without and with those passes.
 """
@@ -118,13 +119,20 @@ def once(
     def metadata(at: Site) -> SaeMetadata:
         return SaeMetadata("embedded", at.hook, fit.tokens.shape[1], subject.bos_id is not None)
 
+    quarters: list[float] = []
+
+    def note(step: int, total: int, _line: Mapping[str, float | int]) -> None:
+        if 4 * step // total > 4 * (step - 1) // total:
+            quarters.append(clock.cpu["step"] - sum(quarters))
+
     with tempfile.TemporaryDirectory() as folder, measured() as clock:
-        points = sweep(subject, fit, test, [site], configs, Path(folder), metadata=metadata)
+        points = sweep(subject, fit, test, [site], configs, Path(folder), metadata=metadata, on_step=note)
     results = {point.name: point.result.test for point in points}
     return {
         "cpu": clock.cpu,
         "wall": clock.wall,
         "calls": clock.calls,
+        "step_quarters": quarters,
         "dictionaries": {name: {"l0": t.l0, "fvu": t.fvu, "dead": t.dead} for name, t in results.items() if t},
     }
 
@@ -181,6 +189,19 @@ def show(one: list[dict[str, Any]], many: list[dict[str, Any]], n: int, console:
     return {f"ratio_{k}": v for k, v in ratio.items()} | {f"share_{k}": v for k, v in share.items()}
 
 
+def steady(one: list[dict[str, Any]], many: list[dict[str, Any]], console: Console) -> dict[str, float]:
+    """Steps by quarter of the run, and the ratio of subject and step if all of them cost what those of the last do."""
+    quarters = [
+        [sum(q) / len(runs) for q in zip(*(r["step_quarters"] for r in runs), strict=True)] for runs in (one, many)
+    ]
+    subject = [sum(run["cpu"]["subject"] for run in runs) / len(runs) for runs in (one, many)]
+    ratio = (subject[1] + 4 * quarters[1][-1]) / (subject[0] + 4 * quarters[0][-1])
+    said = ["; ".join(f"{seconds:.1f}" for seconds in each) for each in quarters]
+    console.print(f"steps by quarter of the run, CPU s: one {said[0]}, several {said[1]}")
+    console.print(f"subject and steps, were all steps like those of the last quarter: {ratio:.2f} (CPU, computed)")
+    return {"ratio_last_quarter": ratio}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,7 +234,7 @@ def main() -> None:
     many = [once(subject, fit, test, site, several)]
     one += [once(subject, fit, test, site, single) for _ in range(asked.rounds)]
     console.print(f"layer {asked.layer}, R {asked.expansion:g}, batch {asked.batch}, {base.samples:,} activations")
-    figures = show(one, many, len(alphas), console)
+    figures = show(one, many, len(alphas), console) | steady(one, many, console)
     for name, found in (one[0]["dictionaries"] | many[0]["dictionaries"]).items():
         console.print(f"{name}: L0 {found['l0']:.1f}, FVU {found['fvu']:.4f}, dead {found['dead']}")
     if asked.json is not None:
