@@ -9,9 +9,9 @@ in this process, the single one first and last (the mean counts), so that a mach
 favours neither.
 
 The tokens should be several 100,000: below that no dictionary becomes sparse, and the passes of the evaluation, which
-are as many for any length, weigh more than they do in a real run. A part's seconds are its own: what the parts called
-from within it take is counted there. Steps are dear while most features are active and cheap later, so a run of a few
-hundred of them is dearer than its length says: they are given by quarter, too. `subject` is every forward pass for activations, `step` the optimiser's steps with
+are as many for any length, weigh more than they do in a real run. Steps are dear while most features are active and
+cheap later, so they are given by quarter of the run, too. A part's seconds are its own: what the parts called from
+within it take is counted there. `subject` is every forward pass for activations, `step` the optimiser's steps with
 their metrics, `spliced` the passes of the evaluation that replaces activations by reconstructions. The share of subject
 and step is that of the single run, printed without and with those passes.
 """
