@@ -71,7 +71,7 @@ def run_sweep(
                 group,
                 configs,
                 place,
-                metadata=lambda site: _metadata(workspace, site),
+                metadata=lambda site: metadata_of(workspace, site),
                 provenance=workspace.provenance(),
                 on_step=lambda step, total, _line, tick=tick: tick(step, total),  # type: ignore[misc]
                 report=reporter.note,
@@ -79,7 +79,8 @@ def run_sweep(
     return table_of(points)
 
 
-def _metadata(workspace: Workspace, site: Site) -> SaeMetadata:
+def metadata_of(workspace: Workspace, site: Site) -> SaeMetadata:
+    """What a dictionary at `site` is trained on, for its metadata."""
     config = workspace.config
     return SaeMetadata(
         model_name=config.subject.model,
