@@ -1,7 +1,8 @@
 """What a reader may conclude, in sentences that follow from the numbers by rule.
 
-A difference is stated only where its 95 % interval leaves 0 out and rests on at least `PAIRS` matched pairs; where
-matched and unmatched differences part, that is said. What the study cannot show is said whatever the numbers are.
+A difference is stated only where its 95 % interval leaves 0 out, the sign-flip test of the pairs agrees (bootstrap
+intervals of few values are too narrow), and at least `PAIRS` pairs stand behind it; where matched and unmatched
+differences part, that is said. What the study cannot show is said whatever the numbers are.
 """
 
 from saelens_n2g.comparison.table import TEXT_TITLES, number, rate
@@ -12,6 +13,8 @@ from saelens_n2g.study.results import EqualSize, StudyResult, Versus
 
 PAIRS = 10
 """Matched pairs from which on anything is said of a difference."""
+LEVEL = 0.05
+"""p-value of the sign-flip test below which it agrees."""
 NEAR_ZERO = 0.1
 """Upper end of the control's interval up to which it counts as near zero."""
 MAIN = "random"
@@ -21,6 +24,12 @@ MAIN = "random"
 def clear(difference: Summary) -> bool:
     """Whether the interval leaves 0 out; False where there is none."""
     return difference.low is not None and difference.high is not None and (difference.low > 0 or difference.high < 0)
+
+
+def shown(one: Versus) -> bool:
+    """Whether a matched difference may be stated."""
+    sure = one.p_value is not None and one.p_value < LEVEL
+    return one.pairs >= PAIRS and clear(one.matched) and sure
 
 
 def signed(difference: Summary) -> str:
@@ -39,7 +48,7 @@ def sentence(one: Versus) -> str:
             f"{a} and {b}: {one.pairs} matched pairs of {one.of_a} and {one.of_b} units, too few to say anything "
             f"(at least {PAIRS} are asked for)."
         )
-    if not clear(one.matched):
+    if not shown(one):
         text = f"{a} and {b}: no difference is shown on {one.pairs} matched pairs ({signed(one.matched)})"
         if clear(one.unmatched):
             text += f"; that of all units, {signed(one.unmatched)}, goes along with how often units fire"
@@ -109,10 +118,11 @@ def limits(result: StudyResult) -> list[str]:
     spread = ""
     if len(middle) > 1:
         low, high = min(middle, key=lambda n: middle[n]), max(middle, key=lambda n: middle[n])
-        spread = f" Median density runs from {rate(middle[low])} ({title_of(low)}) to {rate(middle[high])} ({title_of(high)})."
+        lowest, highest = (f"{rate(middle[name])} ({title_of(name)})" for name in (low, high))
+        spread = f" Median density runs from {lowest} to {highest}."
     said = [
-        f"{several} pairs of bases were looked at; of so many intervals about {max(1, round(several / 20))} would leave 0 "
-        "out by chance if no two bases differed.",
+        f"{several} pairs of bases were looked at; about {max(1, round(several / 20))} of so many intervals would leave "
+        "0 out by chance if no two bases differed.",
         "A matched difference speaks of units that fire about as often in both bases, not of typical units of either."
         f"{spread}",
         "Intervals cover the choice of units alone: one model, one text, one seed, one dictionary of each kind and "
@@ -132,9 +142,9 @@ def disagreements(result: StudyResult) -> list[str]:
     said = []
     for (a, b, text), one in by.items():
         other = by.get((a, b, "held_out"))
-        if text != MAIN or other is None or min(one.pairs, other.pairs) < PAIRS:
+        if text != MAIN or other is None:
             continue
-        if clear(one.matched) and clear(other.matched) and (one.matched.low > 0) != (other.matched.low > 0):  # type: ignore[operator]
+        if shown(one) and shown(other) and (one.matched.low > 0) != (other.matched.low > 0):  # type: ignore[operator]
             said.append(
                 f"{title_of(a)} and {title_of(b)}: {TEXT_TITLES[MAIN].lower()} {signed(one.matched)}, "
                 f"{TEXT_TITLES['held_out'].lower()} {signed(other.matched)}."

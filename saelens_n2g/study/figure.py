@@ -18,6 +18,7 @@ from saelens_n2g.scoring import Summary, summarise
 from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.config import SHUFFLED
 from saelens_n2g.study.fragments import KINDS
+from saelens_n2g.study.means import LEAST
 from saelens_n2g.study.records import UnitRecord
 from saelens_n2g.study.results import StudyResult
 from saelens_n2g.study.table import KIND_TITLES
@@ -26,6 +27,7 @@ ALL_COLOURS, ALL_MARKERS = (*COLOURS, INK, "#8a6d3b"), (*MARKERS, "X", "p")
 GREY = "#8a929e"
 LEAST_IN_BIN = 5
 """Units in a bin from which on its mean is drawn."""
+FIRES = "Share of fit tokens on which the unit fires"
 BARS = "bars: 95 % bootstrap intervals"
 
 
@@ -39,7 +41,7 @@ def draw(result: StudyResult, folder: Path) -> list[str]:
     """Write every figure as PNG and SVG into `folder` and return their names. Raises `InputError` if that fails."""
     panels: dict[str, tuple[Callable[[StudyResult, Any], None], tuple[float, float]]] = {
         "f1_by_layer": (_by_layer, (9.6, 4.6)),
-        "f1_by_density": (partial(_against, of=_density, label="Share of fit tokens on which the unit fires", what="density"), (9.6, 4.6)),
+        "f1_by_density": (partial(_against, of=_density, label=FIRES, what="density"), (9.6, 4.6)),
         "f1_by_size": (partial(_against, of=_size, label="Nodes of the graph", what="graph size"), (9.6, 4.6)),
         "differences": (_differences, (9.6, 1.9 + 0.24 * max(len(result.versus) // 2, 1))),
         "interpretability": (_interpretability, (9.6, 4.2)),
@@ -105,7 +107,7 @@ def _by_layer(result: StudyResult, figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [*_handles(result, result.names), Line2D([], [], color=GREY, lw=1, ls=(0, (2, 2)))]
-    note = f"Mean F1 of firing tokens over the units of a layer; {BARS}. Dotted: the same units, each with another's graph."
+    note = f"Mean F1 of firing tokens over a layer's units; {BARS}. Dotted: the same units, each with another's graph."
     panels = _page(
         figure, "How well graphs predict firing, by layer", note, handles, [*_titles(result.names), "shuffled control"]
     )
@@ -181,7 +183,10 @@ def _differences(result: StudyResult, figure: Any) -> None:
         Line2D([], [], color=INK, marker="o", ms=5, lw=1.3),
         Line2D([], [], color=GREY, marker="s", ms=4, mfc="white", lw=1.3),
     ]
-    note = f"Mean difference of F1, first basis less second; {BARS}; number of matched pairs at the right. Left of 0: the second is ahead."
+    note = (
+        f"Mean difference of F1, first basis less second; {BARS}; at the right the number of matched pairs, of which "
+        f"{LEAST} at least are shown. Left of 0 the second is ahead."
+    )
     names = ["matched for density and exemplars", "all units"]
     panels = _page(figure, "Differences between bases", note, handles, names)
     for k, (axes, text) in enumerate(zip(panels, TEXTS, strict=True)):
@@ -197,7 +202,7 @@ def _differences(result: StudyResult, figure: Any) -> None:
                 (one.matched, -0.14, INK, {"marker": "o", "ms": 4.5}),
                 (one.unmatched, 0.14, GREY, {"marker": "s", "ms": 4, "mfc": "white"}),
             ):
-                if found.mean is None or found.low is None or found.high is None:
+                if found.mean is None or found.low is None or found.high is None or found.n < LEAST:
                     continue
                 axes.plot([found.low, found.high], [row + up] * 2, color=colour, lw=1.3, solid_capstyle="butt")
                 axes.plot([found.mean], [row + up], color=colour, ls="", **style)

@@ -19,7 +19,6 @@ sanity checks of evaluation metrics (Oikarinen et al. 2025, arXiv 2506.05774, wh
 AUPRC and F1 passed); it is here to be compared with what others report.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -122,8 +121,6 @@ def _predict(explanation: Explanation, windows: Windows) -> Float32[np.ndarray, 
     if isinstance(explanation, TextExplanation):
         return np.asarray(explanation.predict_text(windows.tokens, windows.mask), dtype=np.float32)
     out = np.zeros(windows.tokens.shape, dtype=np.float32)
-    tokens: Sequence[int]
     for row, real in enumerate(windows.mask):
-        tokens = windows.tokens[row, real].tolist()
-        out[row, real] = explanation.predict(tokens)
+        out[row, real] = explanation.predict(windows.tokens[row, real].tolist())
     return out

@@ -19,6 +19,7 @@ from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.conclusions import conclusions, disagreements, limits, same_size, signed
 from saelens_n2g.study.config import SHUFFLED
 from saelens_n2g.study.fragments import KINDS
+from saelens_n2g.study.means import LEAST
 from saelens_n2g.study.results import StudyResult, Versus
 
 KIND_TITLES = {
@@ -30,8 +31,8 @@ KIND_TITLES = {
 SOURCE_TITLES = {**EXPLAINER_TITLES, SHUFFLED: "Another unit's graph"}
 SANITY = (
     "Of the scores here F1, AUPRC and correlation over a plain sample of text (the main table's, and the column Plain "
-    "random) passed the sanity checks of Oikarinen et al. 2025 (arXiv 2506.05774); recall alone and correlation over top "
-    "and random fragments together did not. Top fragments are chosen by what is to be predicted, and so are the "
+    "random) passed the sanity checks of Oikarinen et al. 2025 (arXiv 2506.05774); recall alone and correlation over "
+    "top and random fragments together did not. Top fragments are chosen by what is to be predicted, and so are the "
     "authors' random ones, of which every one has an activation."
 )
 
@@ -113,7 +114,9 @@ def _versus(one: Versus) -> list[str]:
 
 
 def _signed(found: Summary) -> str:
-    return ABSENT if found.mean is None else signed(found)
+    if found.mean is None:
+        return ABSENT
+    return signed(found) if found.n >= LEAST else f"{found.mean:+.2f}"
 
 
 def beside(result: StudyResult) -> str:
@@ -201,21 +204,21 @@ def conventions(result: StudyResult) -> list[str]:
     p = result.protocol
     return [
         f"{p['rule']}",
-        f"Graphs are fitted with the method `{p['method']['name']}` to at most {p['exemplars']} top windows of the fit "
-        f"documents{' and the fit text' if 'text' in p['reads'] else ''}. A unit without graph is scored as one that is "
-        "predicted never to fire.",
+        f"Graphs are fitted with the method {p['method']['name']} to at most {p['exemplars']} top windows of the fit "
+        f"documents{' and the fit text' if 'text' in p['reads'] else ''}. A unit without graph is scored as one that "
+        "is predicted never to fire.",
         "Shuffled: every unit is given the graph of another unit of its basis and layer, along a random circle; nothing "
         "is fitted.",
-        f"Matched: one to one, at most {p['caliper']:g} decades of density and {p['exemplar_caliper']} exemplars apart; "
-        "of all pairings with the most pairs the closest. Exemplars: fit windows with a firing token, of those the "
-        "graph is fitted to.",
-        f"Twins: units whose direction or activations have a cosine above {p['twin']:g} with those of an earlier unit of "
-        "the cell; they are listed and enter no mean and no comparison.",
-        "Intervals are 95 % bootstrap intervals, units resampled within their layer. d: mean over standard deviation of "
-        "the paired differences. Cliff's delta: chance that a unit of a is above one of b, less the reverse.",
+        f"Matched: one to one, at most {p['caliper']:g} decades of density and {p['exemplar_caliper']} exemplars "
+        "apart; of all pairings with the most pairs the closest. Exemplars: fit windows with a firing token, of those "
+        f"the graph is fitted to. Below {LEAST} pairs no interval is given.",
+        f"Twins: units whose direction or activations have a cosine above {p['twin']:g} with those of an earlier unit "
+        "of the cell; they are listed and enter no mean and no comparison.",
+        "Intervals are 95 % bootstrap intervals, units resampled within their layer. d: mean over standard deviation "
+        "of the paired differences. Cliff's delta: chance that a unit of a is above one of b, less the reverse.",
         "Held-out top windows: each unit's strongest windows of the test documents. Random test text: all windows of "
         "the test documents.",
-        f"Interpretability score: correlation of predicted and true activation over the tokens of up to {p['fragments']} "
-        f"fragments of each kind together ({p['uniform']} of the plain random ones). Undefined where the unit or the "
-        "explanation is the same on all tokens; the number of units that define it stands in brackets.",
+        "Interpretability score: correlation of predicted and true activation over the tokens of up to "
+        f"{p['fragments']} fragments of each kind together ({p['uniform']} of the plain random ones). Undefined where "
+        "the unit or the explanation is the same on all tokens; the number of units that define it stands in brackets.",
     ]
