@@ -48,8 +48,8 @@ def config_for(
     """Settings of a study; what is None is that of `FULL` or, with `small`, of `SMALL`. `options` are other ones of
     `config_of`.
 
-    `dictionaries`: names such as tied-R4 with commas between, each to be trained; NAME=FOLDER takes a dictionary that is
-    there, `{layer}` standing for the layer. `k` is for architectures that have one. Raises `InputError`.
+    `dictionaries`: names such as tied-R4 with commas between, each to be trained; NAME=FOLDER takes a dictionary that
+    is there, `{layer}` standing for the layer. `k` is for architectures that have one. Raises `InputError`.
     """
     given = {"layers": layers, "dictionaries": dictionaries, "units": units, "tokens": tokens, "samples": samples}
     asked = {**(SMALL if small else FULL), **{name: value for name, value in given.items() if value is not None}}

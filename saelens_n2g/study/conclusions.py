@@ -121,8 +121,8 @@ def limits(result: StudyResult) -> list[str]:
         lowest, highest = (f"{rate(middle[name])} ({title_of(name)})" for name in (low, high))
         spread = f" Median density runs from {lowest} to {highest}."
     said = [
-        f"{several} pairs of bases were looked at; about {max(1, round(several / 20))} of so many intervals would leave "
-        "0 out by chance if no two bases differed.",
+        f"{several} pairs of bases were looked at; about {max(1, round(several / 20))} of so many intervals would "
+        "leave 0 out by chance if no two bases differed.",
         "A matched difference speaks of units that fire about as often in both bases, not of typical units of either."
         f"{spread}",
         "Intervals cover the choice of units alone: one model, one text, one seed, one dictionary of each kind and "
@@ -132,7 +132,7 @@ def limits(result: StudyResult) -> list[str]:
         "Neurons are read inside the MLP, all others off the residual stream: a difference may be one of place.",
     ]
     if len(result.layers) < 6:
-        said.append(f"Only {len(result.layers)} layers were looked at.")
+        said.append(f"Few layers looked at: {len(result.layers)}.")
     return said
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from saelens_n2g import figures
 from saelens_n2g.comparison.results import TEXTS
-from saelens_n2g.comparison.table import TEXT_TITLES
+from saelens_n2g.comparison.table import TEXT_TITLES, rate
 from saelens_n2g.figures import COLOURS, INK, MARKERS, MUTED, RULE, Kind, save
 from saelens_n2g.scoring import Summary, summarise
 from saelens_n2g.study.cell import title_of
@@ -75,6 +75,7 @@ def _page(figure: Any, title: str, note: str, handles: list[Any], names: list[st
 
 
 def _frame(axes: Any, title: str, across: str, up: str, *, unit: bool = True) -> None:
+    """Titles of a panel and its axes, F1 from 0 to 1 upwards with `unit`, and nothing that carries no data."""
     axes.set_title(title, loc="left", size=8.5, color=MUTED, pad=5)
     axes.set_xlabel(across, size=8, color=MUTED)
     axes.set_ylabel(up, size=8, color=MUTED)
@@ -86,6 +87,17 @@ def _frame(axes: Any, title: str, across: str, up: str, *, unit: bool = True) ->
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _logarithmic(axes: Any, values: list[float], say: Callable[[float], str]) -> None:
+    """A logarithmic axis across with ticks at 1 and 3 of every decade, `say` in words."""
+    axes.set_xscale("log")
+    low, high = (min(values), max(values)) if values else (1.0, 10.0)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [x for k in decades for x in (10.0**k, 3 * 10.0**k) if low / 2 <= x <= high * 2]
+    axes.set_xlim(low / 1.5, high * 1.5)
+    axes.set_xticks(ticks, [say(x) for x in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _handles(result: StudyResult, names: tuple[str, ...]) -> list[Any]:
@@ -112,7 +124,7 @@ def _by_layer(result: StudyResult, figure: Any) -> None:
         figure, "How well graphs predict firing, by layer", note, handles, [*_titles(result.names), "shuffled control"]
     )
     for axes, text in zip(panels, TEXTS, strict=True):
-        _frame(axes, TEXT_TITLES[text], "Layer", "Mean F1")
+        _frame(axes, TEXT_TITLES[text], "Layer", "Mean F1" if text == TEXTS[0] else "")
         axes.set_xticks(range(len(result.layers)), [str(layer) for layer in result.layers])
         axes.set_xlim(-0.5, len(result.layers) - 0.5)
         for place, name in enumerate(result.names):
@@ -149,9 +161,10 @@ def _against(
     """F1 of every unit against one of its properties, on a logarithmic axis, with means over half decades."""
     note = f"One mark a unit, all layers. Lines: mean F1 over half a decade with at least {LEAST_IN_BIN} units; {BARS}."
     panels = _page(figure, f"F1 of graphs against {what}", note, _handles(result, result.names), _titles(result.names))
+    every = [x for name in result.names for cell in result.of(name) for u in cell.counted if (x := of(u)) is not None]
     for axes, text in zip(panels, TEXTS, strict=True):
-        _frame(axes, TEXT_TITLES[text], label, "F1")
-        axes.set_xscale("log")
+        _frame(axes, TEXT_TITLES[text], label, "F1" if text == TEXTS[0] else "")
+        _logarithmic(axes, every, rate if of is _density else "{:.0f}".format)
         for place, name in enumerate(result.names):
             colour, marker = look(result, name)
             found = [(of(u), u.scores["graph"][text]["f1"]) for cell in result.of(name) for u in cell.counted]
@@ -196,6 +209,7 @@ def _differences(result: StudyResult, figure: Any) -> None:
         labels = [f"{title_of(v.a)} − {title_of(v.b)}" for v in rows]
         axes.set_yticks(range(len(rows)), labels if k == 0 else [""] * len(rows))
         axes.set_xlim(-1.02, 1.02)
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", ""])
         axes.axvline(0, color=MUTED, lw=0.8)
         for row, one in enumerate(rows):
             for found, up, colour, style in (
@@ -253,7 +267,7 @@ def _nonzero(result: StudyResult, figure: Any) -> None:
         figure, "Graphs from random non-zero activations (Gao et al. 2024)", note, _handles(result, names), list(names)
     )
     for axes, metric in zip(panels, ("recall", "precision"), strict=True):
-        _frame(axes, f"{metric.capitalize()} of any match", "Layer", f"Mean {metric}")
+        _frame(axes, f"Mean {metric} of any match", "Layer", "")
         axes.set_xticks(range(len(result.layers)), [str(layer) for layer in result.layers])
         axes.set_xlim(-0.5, len(result.layers) - 0.5)
         for place, name in enumerate(names):

@@ -207,8 +207,8 @@ def conventions(result: StudyResult) -> list[str]:
         f"Graphs are fitted with the method {p['method']['name']} to at most {p['exemplars']} top windows of the fit "
         f"documents{' and the fit text' if 'text' in p['reads'] else ''}. A unit without graph is scored as one that "
         "is predicted never to fire.",
-        "Shuffled: every unit is given the graph of another unit of its basis and layer, along a random circle; nothing "
-        "is fitted.",
+        "Shuffled: every unit is given the graph of another unit of its basis and layer, along a random circle; "
+        "nothing is fitted.",
         f"Matched: one to one, at most {p['caliper']:g} decades of density and {p['exemplar_caliper']} exemplars "
         "apart; of all pairings with the most pairs the closest. Exemplars: fit windows with a firing token, of those "
         f"the graph is fitted to. Below {LEAST} pairs no interval is given.",
