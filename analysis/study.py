@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=129)
     parser.add_argument("--fragment", type=int, default=64, help="tokens, for the interpretability score")
     parser.add_argument("--method", default="refined", help="how graphs are fitted: paper, suffix, refined")
+    parser.add_argument("--thorough", action="store_true", help="method refined with its defaults: slower")
     parser.add_argument("--alpha", type=float, default=3e-3)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--device", default="auto")

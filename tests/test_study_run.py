@@ -16,7 +16,7 @@ from tiny import HIDDEN, WIDTH, one_thread, tiny_corpus, tiny_model  # noqa: F40
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
-from saelens_n2g.commands.study import FULL, SMALL, config_for
+from saelens_n2g.commands.study import FULL, LIGHT, SMALL, config_for
 from saelens_n2g.commands.study import study as command
 from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.results import EXPLAINERS, TEXTS
@@ -298,6 +298,9 @@ def test_what_is_typed_becomes_settings():
     small = config_for(small=True, units=5)
     assert (small.run.rule.units, small.run.text.tokens) == (5, SMALL["tokens"])
     assert len(config_for().layers) >= 6
+    assert (config.run.method, config.run.options) == ("refined", LIGHT)
+    assert config_for(thorough=True).run.options is None
+    assert config_for(method="suffix").run.options is None
     assert config_for(dictionaries="").dictionaries == {}
     with pytest.raises(InputError, match="dictionary 'mine'"):
         config_for(dictionaries="mine=")

@@ -45,6 +45,7 @@ def study(
     fragment: Annotated[int, typer.Option(help="Tokens of a fragment for the interpretability score.")] = 64,
     samples: Annotated[int | None, typer.Option(help="Activations each dictionary is trained on.")] = None,
     method: MethodName = METHOD,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Method refined with its defaults: slower.")] = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,

@@ -6,6 +6,7 @@ from typing import Any
 
 from saelens_n2g.commands.settings import config_of, values_of
 from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.refined import RefinedOptions
 from saelens_n2g.progress import Reporter
 from saelens_n2g.study.config import TRAINING, StudyConfig, variant
 from saelens_n2g.training.config import TrainingConfig
@@ -27,6 +28,9 @@ SMALL: dict[str, Any] = {
 }
 """The same to try it out: minutes, and too few units to conclude anything."""
 
+LIGHT = RefinedOptions(examples=24, fronts=2, front=6, neighbours=20, proposals=120, rounds=1)
+"""The method `refined` where hundreds of units are fitted: fewer questions to the model than its defaults."""
+
 
 def config_for(
     *,
@@ -42,6 +46,7 @@ def config_for(
     alpha: float = TRAINING.alpha,
     k: int = 32,
     batch: int = TRAINING.batch,
+    thorough: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> StudyConfig:
@@ -49,11 +54,14 @@ def config_for(
     `config_of`.
 
     `dictionaries`: names such as tied-R4 with commas between, each to be trained; NAME=FOLDER takes a dictionary that
-    is there, `{layer}` standing for the layer. `k` is for architectures that have one. Raises `InputError`.
+    is there, `{layer}` standing for the layer. `k` is for architectures that have one. `thorough` fits
+    `refined` with its defaults instead of `LIGHT`. Raises `InputError`.
     """
     given = {"layers": layers, "dictionaries": dictionaries, "units": units, "tokens": tokens, "samples": samples}
     asked = {**(SMALL if small else FULL), **{name: value for name, value in given.items() if value is not None}}
     run = config_of(units=asked["units"], tokens=asked["tokens"], width=width, seed=seed, **options)
+    if run.method == "refined" and not thorough:
+        run = replace(run, options=LIGHT)
     training = replace(TRAINING, alpha=alpha, batch=batch, samples=asked["samples"], seed=seed)
     return StudyConfig(
         run=run,

@@ -102,6 +102,7 @@ def _layer(workspace: Workspace, config: StudyConfig, layer: int) -> list[Cell]:
         if not _finished(config, workspace.folder, layer, name):
             at.neurons if name == "neurons" else at.stream  # noqa: B018  # before they are shared
             own = at.under(config.at(layer, name))
+            vars(own)["vocabulary"] = at.vocabulary  # heard once for all bases of a site
             dictionary = place_of(config, workspace.folder, layer, name)
             stage = workspace.reporter.stage(f"layer {layer}: {name}", "fits")
             with stage as tick, publishing(place, {"key": config.key(layer, name)}) as work:
