@@ -27,8 +27,10 @@ from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.study import run as road
+from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.config import SHUFFLED, TRAINING, StudyConfig, variant
 from saelens_n2g.study.dictionaries import FitBlocks
+from saelens_n2g.study.figure import drawings
 from saelens_n2g.study.fragments import KINDS
 from saelens_n2g.study.results import StudyResult
 from saelens_n2g.study.run import run_study
@@ -63,8 +65,9 @@ def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: F811, 
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Figures of no bytes: drawing takes longer than all else, and one test has the real ones."""
+    """Figures of no bytes: drawing takes longer than all else, and other tests have the real ones."""
     monkeypatch.setattr("saelens_n2g.figures.render", lambda *_: b"")
+    monkeypatch.setattr("saelens_n2g.training.figures.render", lambda *_: b"", raising=False)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -116,7 +119,7 @@ def test_a_finished_study_loads_no_model(done, tmp_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, monkeypatch):
+def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, monkeypatch, undrawn):  # noqa: ARG001
     config, folder, _ = done
     cells, shards, explain, shard = [], [], road.explain_cell, Harvest.run
 
@@ -148,7 +151,8 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, mon
     assert len(shards) == first, "the subject reads the text once"
     assert {p: p.stat().st_mtime_ns for p in (out / "dictionaries").rglob("*")} == before, "and trains once"
     assert cells.count((0, "neurons")) == cells.count((0, "tied-R2")) == 1
-    assert contents(out / "report") == contents(folder / "report")
+    for name in ("results.json", "study.md"):
+        assert (out / "report" / name).read_bytes() == (folder / "report" / name).read_bytes()
     assert contents(out / "layers") == contents(folder / "layers")
 
 
@@ -256,6 +260,32 @@ def test_tables_say_what_the_units_say(done):
         assert one.pairs <= min(one.of_a, one.of_b)
         assert sum(n for n, _ in one.by_layer.values()) == one.pairs == one.matched.n
     assert {(v.a, v.b) for v in result.equal_sizes} == {("topk-R2", "tied-R2")}
+
+
+@pytest.mark.model
+def test_figures_follow_from_the_results(done):
+    """Equal results give equal bytes; every title, unit and basis stands in the figure."""
+    _, folder, result = done
+    again = StudyResult.load(folder / "report" / "results.json")
+    assert drawings(again)["nonzero"]("svg") == (folder / "report" / "nonzero.svg").read_bytes()
+    from matplotlib.figure import Figure
+
+    seen = {}
+    for name, drawing in drawings(result).items():
+        figure = Figure(figsize=(9, 4))
+        drawing.args[1](result, figure)
+        words = [t.get_text() for t in figure.texts]
+        legend = [t.get_text() for one in figure.legends for t in one.get_texts()]
+        labels = [axes.get_xlabel() for axes in figure.axes]
+        assert all(labels), name
+        assert any("95 % bootstrap" in text for text in words), name
+        seen[name] = legend
+        for axes in figure.axes:
+            ticks = [t.get_text() for t in axes.get_xticklabels()]
+            assert not any("$" in tick for tick in ticks), "no formulas: they are not parsed"
+    for name in ("f1_by_layer", "f1_by_density", "f1_by_size", "interpretability"):
+        assert set(seen[name]) >= {title_of(basis) for basis in result.names}
+    assert seen["nonzero"] == list(result.dictionaries)
 
 
 class Reader(HTMLParser):

@@ -15,7 +15,7 @@ FULL: dict[str, Any] = {
     "layers": "0,1,3,6,12,20",
     "dictionaries": "tied-R2,tied-R4,topk-R4",
     "units": 16,
-    "tokens": 200_000,
+    "tokens": 150_000,
     "samples": 300_000,
 }
 """What is asked where nothing is said."""

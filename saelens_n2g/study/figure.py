@@ -37,25 +37,32 @@ def look(result: StudyResult, name: str) -> tuple[str, str]:
     return ALL_COLOURS[place], ALL_MARKERS[place]
 
 
-def draw(result: StudyResult, folder: Path) -> list[str]:
-    """Write every figure as PNG and SVG into `folder` and return their names. Raises `InputError` if that fails."""
-    panels: dict[str, tuple[Callable[[StudyResult, Any], None], tuple[float, float]]] = {
+Fill = Callable[[StudyResult, Any], None]
+
+
+def drawings(result: StudyResult) -> dict[str, Callable[[Kind], bytes]]:
+    """Name of each figure -> what gives its bytes, a PNG on white or a transparent SVG."""
+    panels: dict[str, tuple[Fill, tuple[float, float]]] = {
         "f1_by_layer": (_by_layer, (9.6, 4.6)),
         "f1_by_density": (partial(_against, of=_density, label=FIRES, what="density"), (9.6, 4.6)),
         "f1_by_size": (partial(_against, of=_size, label="Nodes of the graph", what="graph size"), (9.6, 4.6)),
         "differences": (_differences, (9.6, 1.9 + 0.24 * max(len(result.versus) // 2, 1))),
         "interpretability": (_interpretability, (9.6, 4.2)),
-    }  # fmt: skip
+    }
     if result.dictionaries:
         panels["nonzero"] = (_nonzero, (9.6, 4.4))
-    for name, (fill, size) in panels.items():
-        save(folder, name, partial(_render, result, fill, size))
-    return list(panels)
+    return {name: partial(_render, result, fill, size) for name, (fill, size) in panels.items()}
 
 
-def _render(
-    result: StudyResult, fill: Callable[[StudyResult, Any], None], size: tuple[float, float], kind: Kind
-) -> bytes:
+def draw(result: StudyResult, folder: Path) -> list[str]:
+    """Write every figure as PNG and SVG into `folder` and return their names. Raises `InputError` if that fails."""
+    found = drawings(result)
+    for name, drawing in found.items():
+        save(folder, name, drawing)
+    return list(found)
+
+
+def _render(result: StudyResult, fill: Fill, size: tuple[float, float], kind: Kind) -> bytes:
     return figures.render(partial(fill, result), size, kind, {"ytick.labelcolor": INK})
 
 
