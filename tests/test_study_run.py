@@ -243,6 +243,18 @@ def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_
     assert "does not vanish" not in report
 
 
+@pytest.mark.model
+def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: F811, ARG001
+    config = settings(tiny_model, tiny_corpus, layers=(0,), dictionaries={}, bases=("random", "pca"))
+    config = replace(config, run=replace(config.run, rule=replace(config.run.rule, min_fit_firing=10**6)))
+    result = run_study(config, tmp_path, QUIET)
+    assert [(cell.units, cell.counts["rare"]) for cell in result.cells] == [((), 32)] * 2
+    report = (tmp_path / "report" / "study.md").read_text()
+    assert "| PCA directions | Random test text | 0 | – |" in report
+    assert "easier" not in report
+    assert drawings(result)["f1_by_density"]
+
+
 # --- what is shown --------------------------------------------------------------------------------------------
 
 
