@@ -403,6 +403,13 @@ def test_a_difference_is_stated_with_its_direction():
     assert "no difference is shown" in sentence(versus(0.1, 0.05, 0.15))
 
 
+def test_interval_and_test_have_to_agree():
+    text = sentence(versus(0.1, 0.05, 0.15, p=0.09))
+    assert "no difference is shown" in text
+    assert "the sign-flip test does not agree with the interval (p 0.090)" in text
+    assert "sign-flip" not in sentence(versus(0.1, -0.05, 0.15, p=0.09))
+
+
 def test_what_density_explains_is_said_to_be_density():
     text = sentence(versus(0.01, -0.05, 0.07, all_units=(0.2, 0.1, 0.3)))
     assert text.startswith("tied-R2 and MLP neurons: no difference is shown on 40 matched pairs (+0.01 [-0.05, +0.07])")

@@ -5,7 +5,7 @@ intervals of few values are too narrow), and at least `PAIRS` pairs stand behind
 differences part, that is said. What the study cannot show is said whatever the numbers are.
 """
 
-from saelens_n2g.comparison.table import TEXT_TITLES, number, rate
+from saelens_n2g.comparison.table import TEXT_TITLES, number, p_value, rate
 from saelens_n2g.scoring import Summary
 from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.config import SHUFFLED
@@ -50,6 +50,8 @@ def sentence(one: Versus) -> str:
         )
     if not shown(one):
         text = f"{a} and {b}: no difference is shown on {one.pairs} matched pairs ({signed(one.matched)})"
+        if clear(one.matched):
+            text += f", because the sign-flip test does not agree with the interval (p {p_value(one.p_value)})"
         if clear(one.unmatched):
             text += f"; that of all units, {signed(one.unmatched)}, goes along with how often units fire"
         return f"{text}."
