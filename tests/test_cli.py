@@ -22,7 +22,7 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
 
-COMMANDS = ("demo", "compare", "train", "sweep", "evaluate", "push", "pull", "exemplars", "fit", "predict")
+COMMANDS = ("demo", "compare", "train", "sweep", "evaluate", "push", "pull", "exemplars", "fit", "predict", "study")
 TEXT = "The old cat sat on the mat in New York."
 
 

@@ -20,7 +20,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ROOMS = (
     "errors", "jobs", "figures", "sites", "wikipedia", "provenance", "progress", "documents", "embedded", "corpus",
     "booting", "subject", "activations", "bases", "training", "exemplars", "causal", "graphs", "explanations",
-    "scoring", "comparison", "commands", "cli",
+    "scoring", "comparison", "study", "commands", "cli",
 )  # fmt: skip
 """Left to right: a room may import only rooms before it, inside functions too (docs/decisions.md)."""
 
@@ -35,6 +35,7 @@ CONFIGS = {
     "UnitRule": "comparison/units.py",
     "TrainingConfig": "training/config.py",
     "LayersConfig": "comparison/layers.py",
+    "StudyConfig": "study/config.py",
     "PaperOptions": "graphs/paper.py",
     "SuffixOptions": "graphs/suffix.py",
     "RefinedOptions": "graphs/refined.py",

@@ -61,24 +61,27 @@ class TextScores:
 
     def graph(self, unit: Observed, graph: Graph) -> Score:
         """Score a graph on the unit's held-out exemplars and on the whole test text."""
-        return self._score(unit, graph, graph.predict_text(self.test_tokens, self.test_mask))
+        return self.score(unit, graph)
 
     def tables(self, unit: Observed) -> dict[str, Score]:
-        """Score the tables of counts likewise. The first two know the exemplars that graphs are fitted to, the third
-        the whole fit text.
-        """
+        """Score the tables of counts (`fitted`) likewise."""
+        return {name: self.score(unit, table) for name, table in self.fitted(unit).items()}
+
+    def fitted(self, unit: Observed) -> dict[str, TokenTable | BackoffTable]:
+        """The tables of counts of a unit. The first two know the exemplars that graphs are fitted to, the third the
+        whole fit text."""
         rows = [e.tokens for e in unit.exemplars.fit]
         fired = [firing(e.activations / unit.max_activation, unit.threshold) for e in unit.exemplars.fit]
         everywhere = firing(unit.activations[self.fit_rows] / unit.max_activation, unit.threshold) & self.fit_mask
-        tables: dict[str, TokenTable | BackoffTable] = {
+        return {
             "token_table": TokenTable.fit(rows, fired, string=self.string),
             "backoff_table": BackoffTable.fit(rows, fired, string=self.string),
             "backoff_table_corpus": BackoffTable.from_counted(self.counted, everywhere, string=self.string),
         }
-        return {
-            name: self._score(unit, table, table.predict_text(self.test_tokens, self.test_mask))
-            for name, table in tables.items()
-        }
+
+    def score(self, unit: Observed, explanation: Graph | BackoffTable) -> Score:
+        """Score a graph or a table that is at hand on both texts."""
+        return self._score(unit, explanation, explanation.predict_text(self.test_tokens, self.test_mask))
 
     def _score(self, unit: Observed, explanation: Explanation, predicted: Float[np.ndarray, "window pos"]) -> Score:
         """`predicted` is what the explanation says of the whole test text."""

@@ -104,7 +104,7 @@ def _pass(
             sites,
             configs,
             folder,
-            metadata=lambda site: _metadata(workspace, site),
+            metadata=lambda site: metadata_of(workspace, site),
             source=source,
             provenance=workspace.provenance(),
             on_step=lambda step, total, _line: tick(step, total),
@@ -121,7 +121,8 @@ def _device(subject: Subject, group: Group) -> str:
     return str(subject.device if group.size == 1 else subject.device.type)
 
 
-def _metadata(workspace: Workspace, site: Site) -> SaeMetadata:
+def metadata_of(workspace: Workspace, site: Site) -> SaeMetadata:
+    """What a dictionary at `site` is trained on, for its metadata."""
     config = workspace.config
     return SaeMetadata(
         model_name=config.subject.model,

@@ -1,0 +1,154 @@
+"""What a reader may conclude, in sentences that follow from the numbers by rule.
+
+A difference is stated only where its 95 % interval leaves 0 out, the sign-flip test of the pairs agrees (bootstrap
+intervals of few values are too narrow), and at least `PAIRS` pairs stand behind it; where matched and unmatched
+differences part, that is said. What the study cannot show is said whatever the numbers are.
+"""
+
+from saelens_n2g.comparison.table import TEXT_TITLES, number, p_value, rate
+from saelens_n2g.scoring import Summary
+from saelens_n2g.study.cell import title_of
+from saelens_n2g.study.config import SHUFFLED
+from saelens_n2g.study.results import EqualSize, StudyResult, Versus
+
+PAIRS = 10
+"""Matched pairs from which on anything is said of a difference."""
+LEVEL = 0.05
+"""p-value of the sign-flip test below which it agrees."""
+NEAR_ZERO = 0.1
+"""Upper end of the control's interval up to which it counts as near zero."""
+MAIN = "random"
+"""The text that conclusions are drawn from: all windows of the test documents."""
+
+
+def clear(difference: Summary) -> bool:
+    """Whether the interval leaves 0 out; False where there is none."""
+    return difference.low is not None and difference.high is not None and (difference.low > 0 or difference.high < 0)
+
+
+def shown(one: Versus) -> bool:
+    """Whether a matched difference may be stated."""
+    sure = one.p_value is not None and one.p_value < LEVEL
+    return one.pairs >= PAIRS and clear(one.matched) and sure
+
+
+def signed(difference: Summary) -> str:
+    """`+0.12 [+0.05, +0.19]`."""
+    assert difference.mean is not None
+    if difference.low is None or difference.high is None:
+        return f"{difference.mean:+.2f}"
+    return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
+
+
+def sentence(one: Versus) -> str:
+    """What a comparison says, and no more."""
+    a, b = title_of(one.a), title_of(one.b)
+    if one.pairs < PAIRS or one.matched.mean is None:
+        return (
+            f"{a} and {b}: {one.pairs} matched pairs of {one.of_a} and {one.of_b} units, too few to say anything "
+            f"(at least {PAIRS} are asked for)."
+        )
+    if not shown(one):
+        text = f"{a} and {b}: no difference is shown on {one.pairs} matched pairs ({signed(one.matched)})"
+        if clear(one.matched):
+            text += f", because the sign-flip test does not agree with the interval (p {p_value(one.p_value)})"
+        if clear(one.unmatched):
+            text += f"; that of all units, {signed(one.unmatched)}, goes along with how often units fire"
+        return f"{text}."
+    ahead = one.matched.mean > 0
+    first, second = (a, b) if ahead else (b, a)
+    text = (
+        f"{first} are easier to explain than {second}" if not _single(one, ahead) else f"{first} is ahead of {second}"
+    )
+    text += f": F1 of {a} less that of {b} is {signed(one.matched)} on {one.pairs} matched pairs"
+    if clear(one.unmatched) and one.unmatched.mean is not None and (one.unmatched.mean > 0) != ahead:
+        text += f"; of all units it is {signed(one.unmatched)}, the other way round"
+    elif not clear(one.unmatched) and one.unmatched.mean is not None:
+        text += f"; of all units ({signed(one.unmatched)}) no difference is shown"
+    return f"{text}."
+
+
+def _single(one: Versus, ahead: bool) -> bool:
+    """Whether the one that is ahead is a dictionary, called by its name."""
+    name = one.a if ahead else one.b
+    return title_of(name) == name
+
+
+def control(result: StudyResult) -> list[str]:
+    """Whether the shuffled control and the random directions behave."""
+    said = []
+    for name in result.names:
+        found = result.mean(name, SHUFFLED, MAIN, "f1")
+        if found.mean is None or found.high is None:
+            said.append(f"{title_of(name)}: no control, less than two units of a layer have a graph.")
+        elif found.high > NEAR_ZERO:
+            said.append(
+                f"{title_of(name)}: the shuffled control does not vanish, F1 {number(found.mean)} (up to "
+                f"{number(found.high)}): graphs of other units of this basis predict a unit too, so that much of its "
+                "score is not its own."
+            )
+    if not said:
+        said = [f"The shuffled control is near zero (interval below {NEAR_ZERO:g}) for every basis."]
+    pair = next((v for v in result.versus if {v.a, v.b} == {"random", "pca"} and v.text == MAIN), None)
+    if pair is not None:
+        said.append(f"Second control, random directions against PCA. {sentence(pair)}")
+    return said
+
+
+def same_size(one: EqualSize) -> str:
+    """What the protocol of Gao et al. says of two dictionaries of one size."""
+    a, b = title_of(one.a), title_of(one.b)
+    if one.difference.mean is None:
+        return f"{one.metric.capitalize()}, {a} and {b}: too few units to compare."
+    verdict = "differ" if clear(one.difference) else "no difference is shown"
+    ratio = "" if one.ratio is None or not clear(one.difference) else f", a ratio of {one.ratio:.2f}"
+    text = f"{one.metric.capitalize()} of {a} less that of {b}: {signed(one.difference)}{ratio}"
+    return f"{text}." if verdict == "differ" else f"{text}, so {verdict}."
+
+
+def conclusions(result: StudyResult) -> list[str]:
+    """What a reader may conclude: comparisons with a dictionary in them, then the controls."""
+    main = [v for v in result.versus if v.text == MAIN and {v.a, v.b} & result.dictionaries.keys()]
+    return [*(sentence(v) for v in main), *control(result)]
+
+
+def limits(result: StudyResult) -> list[str]:
+    """What a reader may not conclude, whatever the numbers are."""
+    several = len([v for v in result.versus if v.text == MAIN])
+    densities = {name: sorted(u.density for c in result.of(name) for u in c.counted) for name in result.names}
+    middle = {name: found[len(found) // 2] for name, found in densities.items() if found}
+    spread = ""
+    if len(middle) > 1:
+        low, high = min(middle, key=lambda n: middle[n]), max(middle, key=lambda n: middle[n])
+        lowest, highest = (f"{rate(middle[name])} ({title_of(name)})" for name in (low, high))
+        spread = f" Median density runs from {lowest} to {highest}."
+    said = [
+        f"{several} pairs of bases were looked at; about {max(1, round(several / 20))} of so many intervals would "
+        "leave 0 out by chance if no two bases differed.",
+        "A matched difference speaks of units that fire about as often in both bases, not of typical units of either."
+        f"{spread}",
+        "Intervals cover the choice of units alone: one model, one text, one seed, one dictionary of each kind and "
+        "layer.",
+        "F1 is of tokens that fire at half the unit's maximum. What a unit does below that, and what it does to the "
+        "model, is not in it; easy to predict from text is not the same as meaningful.",
+        "Neurons are read inside the MLP, all others off the residual stream: a difference may be one of place.",
+    ]
+    if len(result.layers) < 6:
+        said.append(f"Few layers looked at: {len(result.layers)}.")
+    return said
+
+
+def disagreements(result: StudyResult) -> list[str]:
+    """Pairs for which the two texts say clearly different things."""
+    by = {(v.a, v.b, v.text): v for v in result.versus}
+    said = []
+    for (a, b, text), one in by.items():
+        other = by.get((a, b, "held_out"))
+        if text != MAIN or other is None:
+            continue
+        if shown(one) and shown(other) and (one.matched.low > 0) != (other.matched.low > 0):  # type: ignore[operator]
+            said.append(
+                f"{title_of(a)} and {title_of(b)}: {TEXT_TITLES[MAIN].lower()} {signed(one.matched)}, "
+                f"{TEXT_TITLES['held_out'].lower()} {signed(other.matched)}."
+            )
+    return said
