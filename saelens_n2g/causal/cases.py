@@ -216,7 +216,7 @@ class ContextAblation:
 
 
 def context_ablation(subject: Subject, unit: CaseUnit, tokens: Sequence[int], *, reach: int = REACH) -> ContextAblation:
-    """Leave out one of the `reach` tokens before the peak at a time, and run each text that results, cut after the peak.
+    """Leave out one of the `reach` tokens before the peak at a time, and run what is left, cut after the peak.
 
     `tokens` are without BOS; the BOS is never left out. Raises `InputError` if the unit does not fire in the text.
     """
