@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saelens_n2g.bases.sae import SaeBasis
 from saelens_n2g.causal.ioi import IoiTask, Performance
-from saelens_n2g.causal.patching import Codes, Order, Point, acdc, by_effect, ends, patching, point_of
+from saelens_n2g.causal.patching import THRESHOLDS, Codes, Order, Point, acdc, by_effect, ends, patching, point_of
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.progress import Tick
 from saelens_n2g.sites import Site
@@ -72,11 +72,12 @@ class IoiConfig:
                 f"ACDC takes out up to {self.group} features at once where that raises the KL by less than the "
                 "threshold for one (theirs: one at a time)."
             )
-        found.append(
-            f"{len(self.thresholds)} thresholds from {self.thresholds[0]:g} to {self.thresholds[-1]:g} (theirs: 50 from "
-            f"1e-5 to 1), and at most {self.max_runs} forward passes a basis (theirs: no limit): a set that was reached "
-            "may not be the smallest for its threshold."
-        )
+        if self.thresholds != THRESHOLDS:
+            found.append(
+                f"{len(self.thresholds)} thresholds from {self.thresholds[0]:g} to {self.thresholds[-1]:g} (theirs: 50 "
+                f"from 1e-5 to 1), and at most {self.max_runs} forward passes a basis (theirs: no limit): a set that "
+                "was reached may not be the smallest for its threshold."
+            )
         return found
 
 
