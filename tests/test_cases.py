@@ -165,18 +165,19 @@ def test_histogram_by_hand():
 # --- effects --------------------------------------------------------------------------------------------------
 
 
-def test_ablation_is_what_plain_transformers_say(subject, unit, windows, texts, plain):
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_ablation_is_what_plain_transformers_say(subject, unit, windows, texts, plain, floor):
     model = Plain(plain)
     changes, following, kls = [], [], []
     for ids in texts:
         (code, _, before), (_, _, after) = model.run(ids, out=False), model.run(ids, out=True)
-        for at in torch.nonzero(code > 0).flatten().tolist():
+        for at in torch.nonzero(code > floor).flatten().tolist():
             if at + 1 < len(ids):
                 changes.append(after[at] - before[at])
                 following.append((after[at] - before[at])[ids[at + 1]].item())
                 kls.append((before[at].exp() * (before[at] - after[at])).sum().item())
     mean = torch.stack(changes).mean(0)
-    found = ablation(subject, unit, windows, top=5)
+    found = ablation(subject, unit, windows, top=5, floor=floor)
     assert found.positions == len(changes) > 5
     assert found.kl == pytest.approx(np.mean(kls), rel=1e-3)
     assert found.next_token == pytest.approx(np.mean(following), rel=1e-3, abs=1e-6)
@@ -215,15 +216,16 @@ def test_context_ablation_of_a_first_token(subject, unit):
     raise AssertionError("no token alone makes it fire")
 
 
-def test_downstream_is_what_plain_transformers_say(subject, unit, windows, texts, plain):
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_downstream_is_what_plain_transformers_say(subject, unit, windows, texts, plain, floor):
     model, other = Plain(plain), dictionary(7)
     before, after = [], []
     for ids in texts:
         (code, x, _), (_, y, _) = model.run(ids, out=False), model.run(ids, out=True)
-        before.append(other.encode(x[code > 0]))
-        after.append(other.encode(y[code > 0]))
+        before.append(other.encode(x[code > floor]))
+        after.append(other.encode(y[code > floor]))
     base, change = torch.cat(before).mean(0), (torch.cat(after) - torch.cat(before)).mean(0)
-    found = downstream(subject, unit, sae_basis(LATER, other), windows, top=6)
+    found = downstream(subject, unit, sae_basis(LATER, other), windows, top=6, floor=floor)
     assert found.positions == sum(map(len, before))
     sizes = [abs(c) for _, _, c in found.units]
     assert sizes == sorted(sizes, reverse=True)
@@ -242,6 +244,9 @@ def test_last_streams_are_those_where_it_fires(subject, unit, windows, texts, pl
     assert LAYERS == 3, "behind the last block"
     torch.testing.assert_close(last_streams(subject, unit, windows), expected, rtol=1e-4, atol=1e-4)
     assert len(last_streams(subject, unit, windows, most=3)) == 3
+    strong = torch.cat([x[code > 0.3] for code, x, _ in runs])
+    assert 0 < len(strong) < len(expected)
+    torch.testing.assert_close(last_streams(subject, unit, windows, floor=0.3), strong, rtol=1e-4, atol=1e-4)
 
 
 def test_a_silent_unit_is_refused(subject, windows):

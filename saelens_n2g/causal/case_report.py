@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saelens_n2g import figures
 from saelens_n2g.causal.cases import Ablation, ContextAblation, Downstream, Histogram
 from saelens_n2g.causal.patterns import Against
@@ -95,7 +93,8 @@ def write_case(case: Case, folder: Path) -> None:
 
 def quoted(token: str) -> str:
     """A token as code in Markdown, spaces and line ends to be seen."""
-    said = json.dumps(token, ensure_ascii=False).replace("|", "\\|")
+    said = json.dumps(token, ensure_ascii=False)
+    said = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in said).replace("|", "\\|")
     return f"`` {said} ``" if "`" in said else f"`{said}`"
 
 
@@ -113,8 +112,8 @@ def markdown(case: Case) -> str:
         parts += [f"**Tokens that match** `{case.pattern}`", _against(case.against)]
     effect = case.ablation
     parts += [
-        f"**Without it**: mean change of log-probabilities where it fires ({effect.positions:,} positions), in nats. "
-        f"KL {effect.kl:.4f}; the token that follows in the text {effect.next_token:+.4f}",
+        f"**Without it**: mean change of log-probabilities where it is strong ({effect.positions:,} positions), in "
+        f"nats. KL {effect.kl:.4f}; the token that follows in the text {effect.next_token:+.4f}",
         _effects(case, effect.lowered, effect.raised),
     ]
     if case.lens is not None:
@@ -131,7 +130,7 @@ def markdown(case: Case) -> str:
     if case.downstream is not None:
         parts += [
             f"**What follows** at {case.later}: largest mean changes of its dictionary's features without the unit, "
-            f"over {case.downstream.positions:,} positions where it fires",
+            f"over {case.downstream.positions:,} positions where it is strong",
             _grid(
                 ["Feature", "mean with it", "change without it"],
                 [[str(i), f"{mean:.4g}", f"{change:+.4g}"] for i, mean, change in case.downstream.units],
@@ -143,8 +142,8 @@ def markdown(case: Case) -> str:
 def _caveats() -> str:
     return (
         "Taking the unit out leaves what the dictionary does not rebuild, and the other units, as they are: a unit "
-        "whose work others share can look idle. Effects are means over the positions where it fires; the unit is taken "
-        "out at all of them at once."
+        "whose work others share can look idle. Effects are means over positions where it is above half of its "
+        "maximum; it is taken out wherever it is above zero in the same windows."
     )
 
 
@@ -187,7 +186,8 @@ def _context(case: Case, one: ContextAblation) -> str:
 def _plain(text: str) -> str:
     for mark in ("\\", "*", "_", "`", "[", "<", "|", "#"):
         text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", "⏎")
+    text = text.replace("\n", "⏎")
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -210,47 +210,43 @@ def drawn(token: str) -> str:
 
 def render(case: Case, kind: Kind) -> bytes:
     """The figure as the bytes of a PNG (on white) or an SVG (transparent)."""
-    return figures.render(partial(_fill, case), (9.0, 4.2), kind, STYLE)
+    return figures.render(partial(_fill, case), (9.0, 4.0), kind, STYLE)
 
 
 def _fill(case: Case, figure: Any) -> None:
-    left = figure.add_axes((0.065, 0.17, 0.42, 0.62))
+    left = figure.add_axes((0.065, 0.17, 0.42, 0.67))
     _bars(left, case)
     for place, (pairs, title) in enumerate(
         ((case.ablation.lowered, "Most lowered without it"), (case.ablation.raised, "Most raised without it"))
     ):
-        axes = figure.add_axes((0.595 + 0.225 * place, 0.17, 0.125, 0.62))
+        axes = figure.add_axes((0.595 + 0.225 * place, 0.17, 0.125, 0.67))
         _effect(axes, case, pairs, title)
     figure.text(0.018, 0.935, case.unit, weight="bold", size=9.5)
     note = (
         f"{case.histogram.firing:,} of {case.histogram.positions:,} tokens above zero. Right: mean change of "
-        f"log-probability, in nats, over {case.ablation.positions:,} positions where the unit fires and is taken out."
+        f"log-probability, in nats, over {case.ablation.positions:,} positions above half of the maximum."
     )
     figure.text(0.018, 0.02, textwrap.fill(note, 170), size=7, color=MUTED, va="bottom")
 
 
 def _bars(axes: Any, case: Case) -> None:
-    """Activations by token, stacked."""
+    """Activations by token, a line each, all others as a ground."""
     known = case.histogram
-    edges = np.array(known.edges)
-    bottom = np.zeros(len(edges) - 1)
-    parts = [
-        (drawn(token), counts, COLOURS[i % len(COLOURS)]) for i, (token, counts) in enumerate(known.counts.items())
-    ]
-    for name, counts, colour in [*parts, ("all other tokens", known.others, RULE)]:
-        axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", color=colour, ec="white", lw=0.5, label=name)
-        bottom = bottom + np.array(counts)
+    axes.stairs(known.others, known.edges, fill=True, color=RULE, label="all other tokens")
+    for (token, counts), colour in zip(known.counts.items(), COLOURS, strict=False):
+        axes.stairs(counts, known.edges, color=colour, lw=1.6, label=drawn(token))
+    highest = max(max(counts) for counts in (known.others, *known.counts.values()))
     axes.set_title("On what it fires", loc="left", size=8.5, color=MUTED, pad=6)
     axes.set_xlabel("activation")
     axes.set_ylabel("tokens (logarithmic)")
-    axes.set_yscale("symlog", linthresh=max(1.0, float(bottom.max()) / 1000))
-    axes.set_ylim(0, 1.6 * float(bottom.max()))
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(0, 2.5 * highest)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
     axes.tick_params(length=0, pad=4)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=7, labelcolor=INK, loc="upper right", handlelength=1.0)
+    axes.legend(frameon=False, fontsize=7, labelcolor=INK, loc="upper right", handlelength=1.4)
 
 
 def _effect(axes: Any, case: Case, pairs: Pairs, title: str) -> None:

@@ -126,7 +126,7 @@ class Ablation:
     """What taking a unit out changes where it fires."""
 
     positions: int
-    """Where it is above zero and a token follows."""
+    """Where it is above the floor and a token follows."""
     lowered: tuple[tuple[int, float], ...]
     """Tokens whose log-probability falls most, with the mean change in nats, most first."""
     raised: tuple[tuple[int, float], ...]
@@ -150,8 +150,9 @@ def _batches(windows: Windows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield ids, torch.from_numpy(mask[start : start + size, :width])
 
 
-def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 10) -> Ablation:
-    """Take the unit out in `windows` and look at the predictions at the very positions where it fires.
+def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, top: int = 10) -> Ablation:
+    """Take the unit out wherever it is above zero in `windows`, and look at the predictions at the very positions where
+    it is above `floor`.
 
     Raises `InputError` if it fires nowhere with a token behind it.
     """
@@ -165,7 +166,7 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 1
             return x
 
         plain = subject.spliced_logits(ids, unit.site, keep)
-        fires = (unit.values(seen[0]).cpu() > 0) & scored
+        fires = (unit.values(seen[0]).cpu() > floor) & scored
         fires[:, :-1] &= scored[:, 1:]
         fires[:, -1] = False
         if not fires.any():
@@ -242,7 +243,7 @@ class Downstream:
     """How units of a later basis change where the unit is taken out."""
 
     positions: int
-    """Where the unit fires."""
+    """Where the unit is above the floor."""
     units: tuple[tuple[int, float, float], ...]
     """Index, mean activation with the unit, and mean change without it; largest changes first."""
 
@@ -251,8 +252,10 @@ class Downstream:
         return asdict(self)
 
 
-def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows, *, top: int = 10) -> Downstream:
-    """Means over the positions where the unit fires, taken out there and wherever else it fires before.
+def downstream(
+    subject: Subject, unit: CaseUnit, later: Basis, windows: Windows, *, floor: float = 0.0, top: int = 10
+) -> Downstream:
+    """Means over the positions where the unit is above `floor`; it is taken out wherever it is above zero.
 
     Raises `InputError` if it fires nowhere, or if `later` is not of a later layer.
     """
@@ -262,7 +265,7 @@ def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows,
     change, count = torch.zeros_like(base), 0
     for ids, scored in _batches(windows, BATCH):
         found = subject.activations(ids, [unit.site, later.site])
-        fires = (unit.values(found[unit.site]).cpu() > 0) & scored
+        fires = (unit.values(found[unit.site]).cpu() > floor) & scored
         if not fires.any():
             continue
         edited = subject.edited_activations(ids, unit.site, partial(unit.without, scored=scored), [later.site])
@@ -277,14 +280,16 @@ def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows,
     return Downstream(count, tuple((i, float(base[i] / count), float(change[i] / count)) for i in order))
 
 
-def last_streams(subject: Subject, unit: CaseUnit, windows: Windows, *, most: int = 256) -> Float[Tensor, "n d_model"]:
-    """Final residual streams at positions where the unit fires, `most` at most: what `Subject.direct_effect` is taken
-    about. Raises `InputError` if there are none."""
+def last_streams(
+    subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, most: int = 256
+) -> Float[Tensor, "n d_model"]:
+    """Final residual streams at positions where the unit is above `floor`, `most` at most: what
+    `Subject.direct_effect` is taken about. Raises `InputError` if there are none."""
     last = Site(subject.n_layers - 1, "resid_post")
     found: list[Tensor] = []
     for ids, scored in _batches(windows, BATCH):
         seen = subject.activations(ids, sorted({unit.site, last}))
-        fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > 0) & scored)
+        fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > floor) & scored)
         found.append(seen[last].cpu()[fires[:, 0], fires[:, 1]])
         if sum(map(len, found)) >= most:
             break

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 
 from saelens_n2g.bases.foreign import load_dictionary
 from saelens_n2g.bases.hub import locate_dictionary
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 WINDOWS, TEXTS = 24, 3
 """Windows on which the unit is taken out, strongest texts whose context is taken apart."""
+STRONG = 0.5
+"""Share of its maximum above which a unit's effects are looked at; where it is weaker it is only taken out."""
 FOUND = 0.5
 """F1 from which a feature is said to be the one of a pattern."""
 
@@ -50,8 +53,8 @@ def case(
     """Study one unit and write `OUT/case/`; the path of its text, which is printed.
 
     later: a dictionary of a later layer. pattern: see `patterns.matching`. windows: on which the unit is taken out,
-    drawn from those where it is above zero. chosen: how the unit was found, for the provenance. `options` are those of
-    `config_of`. Raises `InputError`, and `UnitError` for a unit that never fires in the fit text.
+    drawn from those where it is above half of its maximum. chosen: how the unit was found, for the provenance.
+    `options` are those of `config_of`. Raises `InputError`, and `UnitError` for a unit that never fires in the fit text.
     """
     expression = None if pattern is None else compiled(pattern)
     if windows < 1:
@@ -86,15 +89,16 @@ def _studied(
     subject, text = workspace.subject, workspace.windows
     values, ids = found.activations[text.mask], text.tokens[text.mask].tolist()
     largest = found.statistics.max_activation
-    firing = np.flatnonzero(((found.activations > 0) & text.mask).any(1))
+    floor = STRONG * largest
+    firing = np.flatnonzero(((found.activations > floor) & text.mask).any(1))
     rng = np.random.default_rng([workspace.config.seed, 7])
     some = text.subset(np.sort(rng.permutation(firing)[:windows]))
     tick(0, 4)
-    effect = ablation(subject, one, some)
+    effect = ablation(subject, one, some, floor=floor)
     tick(1, 4)
     contexts = tuple(context_ablation(subject, one, e.tokens) for e in found.exemplars.fit[:TEXTS])
     tick(2, 4)
-    lens = None if one.site.kind == "mlp_post" else _lens(subject, one, some)
+    lens = None if one.site.kind == "mlp_post" else _lens(subject, one, some, floor)
     tick(3, 4)
     matched = None if expression is None else _matched(text, subject, expression)
     return Case(
@@ -104,7 +108,7 @@ def _studied(
         ablation=effect,
         lens=lens,
         contexts=contexts,
-        downstream=None if behind is None else downstream(subject, one, behind, some),
+        downstream=None if behind is None else downstream(subject, one, behind, some, floor=floor),
         later=None if behind is None else str(behind.site),
         pattern=None if expression is None else expression.pattern,
         against={} if matched is None else {_above(s): against(_fires(values, s, largest), matched) for s in SHARES},
@@ -113,23 +117,22 @@ def _studied(
     )
 
 
-def _lens(subject: Subject, one: CaseUnit, windows: Windows) -> Lens:
-    effect = subject.direct_effect(last_streams(subject, one, windows), one.direction)
+def _lens(subject: Subject, one: CaseUnit, windows: Windows, floor: float) -> Lens:
+    effect = subject.direct_effect(last_streams(subject, one, windows, floor=floor), one.direction)
     low, high = effect.topk(10, largest=False), effect.topk(10)
     pairs = [tuple(zip(t.indices.tolist(), t.values.tolist(), strict=True)) for t in (low, high)]
     return Lens(*pairs)
 
 
-def _fires(values: "np.ndarray[Any, Any]", share: float, largest: float) -> "np.ndarray[Any, Any]":
-    fires: np.ndarray[Any, Any] = (values > 0) & (values >= share * largest)
-    return fires
+def _fires(values: Float[np.ndarray, "token"], share: float, largest: float) -> Bool[np.ndarray, "token"]:
+    return np.asarray((values > 0) & (values >= share * largest))
 
 
 def _above(share: float) -> str:
     return "above 0" if share == 0 else f"from {100 * share:g} % of the maximum"
 
 
-def _matched(text: Windows, subject: Subject, expression: re.Pattern[str]) -> "np.ndarray[Any, Any]":
+def _matched(text: Windows, subject: Subject, expression: re.Pattern[str]) -> Bool[np.ndarray, "token"]:
     """Of the scored tokens of all windows, those that match."""
     strings: dict[int, str] = {}
     found = []
