@@ -217,8 +217,9 @@ def acdc(
     Begins with all features swapped. For every threshold the features that are still swapped are visited; one is taken
     out for good if that raises the KL by less than the threshold (after ACDC, Conmy et al. 2023). Up to `group` of them
     are tried at once, half as many after a failure and twice as many after a success: fewer runs, and never a looser
-    criterion. order: `random` is the authors', drawn anew for every threshold; `effect` visits those of the smallest
-    first-order effect first, which takes far fewer runs. A group of 1 in random order is the authors' procedure.
+    criterion. order: `random` is the authors', drawn anew for every threshold; `effect` visits features in the order of
+    how little their swap helps, to first order, those that do harm first: far fewer runs. A group of 1 in random order
+    is the authors' procedure.
 
     Points are in order of falling size, duplicates left out, all features first. `max_runs` is shared out evenly: after
     its part of the runs a threshold ends, what it has not visited stays swapped, and runs that it leaves over go to the
@@ -230,7 +231,7 @@ def acdc(
     if group < 1 or (max_runs is not None and max_runs < 1):
         raise InputError("group and runs of acdc", "1 or more", f"{group} and {max_runs}")
     generator = torch.Generator().manual_seed(seed)
-    size = problem.effects().abs() if order == "effect" else None
+    use = -problem.effects() if order == "effect" else None
     which = problem.all()
     now = problem.measure(which)
     points, began = [_as_point(problem, which, now)], problem.runs
@@ -238,7 +239,7 @@ def acdc(
         there = torch.nonzero(which).squeeze(1)
         if len(there) == 0:
             break
-        at = torch.argsort(size[there], stable=True) if size is not None else _shuffled(len(there), generator)
+        at = torch.argsort(use[there], stable=True) if use is not None else _shuffled(len(there), generator)
         end = None if max_runs is None else began + max_runs * place // len(thresholds)
         which, now = _without(problem, which, now, there[at], threshold, group, end, on_run)
         if int(which.sum()) < len(points[-1].features):

@@ -66,7 +66,7 @@ class IoiConfig:
         """What is done otherwise than in the authors' code, a sentence each."""
         found = [f"{self.prompts} prompts (theirs: 50), with templates and names of our own."]
         if self.order != "random":
-            found.append("ACDC visits features of the smallest first-order effect first (theirs: in random order).")
+            found.append("ACDC visits features that help least, to first order, first (theirs: in random order).")
         if self.group != 1:
             found.append(
                 f"ACDC takes out up to {self.group} features at once where that raises the KL by less than the "

@@ -54,7 +54,7 @@ def case(
 
     later: a dictionary of a later layer. pattern: see `patterns.matching`. windows: on which the unit is taken out,
     drawn from those where it is above half of its maximum. chosen: how the unit was found, for the provenance.
-    `options` are those of `config_of`. Raises `InputError`, and `UnitError` for a unit that never fires in the fit text.
+    `options` are those of `config_of`. Raises `InputError`, `UnitError` for a unit that never fires in the fit text.
     """
     expression = None if pattern is None else compiled(pattern)
     if windows < 1:
