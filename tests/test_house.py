@@ -35,6 +35,7 @@ CONFIGS = {
     "UnitRule": "comparison/units.py",
     "TrainingConfig": "training/config.py",
     "LayersConfig": "comparison/layers.py",
+    "IoiConfig": "causal/study.py",
     "PaperOptions": "graphs/paper.py",
     "SuffixOptions": "graphs/suffix.py",
     "RefinedOptions": "graphs/refined.py",
