@@ -70,15 +70,8 @@ def _row(one: Curves) -> list[str]:
 
 def _dictionary(one: Curves) -> list[str]:
     facts = one.facts
-    test = facts.get("fvu_test")
-    values = [facts["fvu"], facts["l0"], facts["fvu_edit"]]
-    return [
-        one.name,
-        "–" if test is None else f"{test:.3f}",
-        f"{values[0]:.3f}",
-        f"{values[1]:.1f}",
-        f"{values[2]:.3f}",
-    ]
+    test = ["–" if facts.get(name) is None else f"{facts[name]:.3f}" for name in ("fvu_test", "fvu_typical_test")]
+    return [one.name, *test, f"{facts['fvu']:.3f}", f"{facts['l0']:.1f}", f"{facts['fvu_edit']:.3f}"]
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
