@@ -295,14 +295,16 @@ class Subject(Tokenizer):
         return self._read(ids, sites, [(self.check(site).hook, splice)])
 
     def direct_effect(
-        self, x: Float[Tensor, "n d_model"], direction: Float[Tensor, "d_model"], step: float = 1e-2
+        self, x: Float[Tensor, "n d_model"], direction: Float[Tensor, "d_model"]
     ) -> Float[Tensor, "d_vocab"]:
         """Logit lens of a direction: change of the logits per unit of `direction` added to the final residual stream,
         through the final norm and the unembedding alone, averaged over streams `x`.
 
-        The norm is taken as linear about each x (a central difference of `step` of its length), so that the direction
-        is seen at the scale at which the model sees it.
+        The norm is taken as linear about each x, so that the direction is seen at the scale at which the model sees it:
+        a central difference of a hundredth of the length of x, of a quarter in half precision, where what is rounded
+        away would be as large as the difference. A bias of the unembedding is no effect.
         """
+        step = 1e-2 if self.dtype == torch.float32 else 0.25
         x, direction = x.to(self.device, self.dtype), direction.to(self.device, self.dtype)
         ways = direction * (step * x.norm(dim=-1, keepdim=True) / direction.norm())
         with torch.inference_mode():
@@ -310,7 +312,7 @@ class Subject(Tokenizer):
             slope = (up - down) / (2 * ways.norm(dim=-1, keepdim=True) / direction.norm())
             none = torch.zeros_like(slope[:1])
             out: Tensor = self.bridge.unembed(torch.stack([slope.mean(0, keepdim=True), none]).to(self.dtype)).float()
-        return out[0, 0] - out[1, 0]  # a bias of the unembedding is no effect of the direction
+        return out[0, 0] - out[1, 0]
 
     @contextmanager
     def behind(

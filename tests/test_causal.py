@@ -10,7 +10,7 @@ from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.ioi import ACTIONS, NAMES, OPENINGS, ORDERS, ioi_task, performance, single_tokens
-from saelens_n2g.causal.patching import THRESHOLDS, acdc, by_effect, codes_of, ends, patching, signed_pairs
+from saelens_n2g.causal.patching import THRESHOLDS, acdc, by_effect, codes_of, ends, patching, point_of, signed_pairs
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
@@ -263,6 +263,19 @@ def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
     assert len(cut[-1].features) > len(whole[-1].features)
 
 
+def test_every_threshold_has_its_share_of_the_runs(subject, task, sae):
+    """The first one alone could spend them all."""
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        m = len(problem.features)
+        strict = acdc(problem, thresholds=(1e-9,), group=1, max_runs=m)
+        before = problem.runs
+        both = acdc(problem, thresholds=(1e-9, 10.0), group=1, max_runs=m)
+        assert problem.runs - before == m + 1
+    assert len(strict[-1].features) > m // 2, "few can go at so small a threshold"
+    assert len(both[-1].features) <= len(strict[-1].features) - m // 4
+    assert point_of(both[-1].as_json()) == both[-1]
+
+
 def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
     with patching(subject, task, SITE, codes_of(sae)) as problem:
         points, (nothing, everything) = by_effect(problem), ends(problem)
@@ -286,7 +299,7 @@ def test_points_as_json(subject, task, sae):
 
 def test_refusals(subject, task, sae, pca):
     far = AffineBasis("far", SITE, "none", pca.weight, torch.full((len(pca.weight),), -1e9), pca.centre)
-    wide = AffineBasis("wide", SITE, "none", torch.ones(3, HIDDEN + 1), torch.zeros(3), torch.zeros(HIDDEN + 1))
+    wide = AffineBasis("wide", SITE, "none", torch.eye(3, HIDDEN + 1), torch.zeros(3), torch.zeros(HIDDEN + 1))
     for basis, site, message in (
         (far, SITE, "a feature that differs between the texts, found none"),
         (wide, SITE, f"width {HIDDEN}, found width {HIDDEN + 1}"),
@@ -300,9 +313,14 @@ def test_refusals(subject, task, sae, pca):
             raise AssertionError
     with pytest.raises(InputError, match="pairs of opposite directions"):
         signed_pairs(sae)
+    with pytest.raises(InputError, match="directions of length 1, found lengths 2 to 2"):
+        codes_of(AffineBasis("long", SITE, "none", 2 * pca.weight, torch.zeros(len(pca.weight)), pca.centre))
     with patching(subject, task, SITE, codes_of(sae)) as problem:
         for thresholds in ((), (0.1, 0.1), (1.0, 0.5), (0.0, 1.0)):
             with pytest.raises(InputError, match="rising numbers above 0"):
                 acdc(problem, thresholds=thresholds)
+        for options in ({"group": 0}, {"max_runs": 0}):
+            with pytest.raises(InputError, match="1 or more"):
+                acdc(problem, **options)
     assert len(THRESHOLDS) == 50
     assert (THRESHOLDS[0], THRESHOLDS[-1]) == (pytest.approx(1e-5), 1.0)

@@ -3,8 +3,10 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +19,29 @@ from saelens_n2g import cli
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, save_saelens
 from saelens_n2g.cli.options import METHOD
 from saelens_n2g.commands import comparisons
+from saelens_n2g.commands import ioi as ioi_command
 from saelens_n2g.commands import text as text_commands
+from saelens_n2g.commands.cases import best_case
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
+from saelens_n2g.progress import Reporter
 
-COMMANDS = ("demo", "compare", "train", "sweep", "evaluate", "push", "pull", "exemplars", "fit", "predict", "study")
+COMMANDS = (
+    "demo",
+    "compare",
+    "train",
+    "sweep",
+    "evaluate",
+    "push",
+    "pull",
+    "exemplars",
+    "fit",
+    "predict",
+    "ioi",
+    "case",
+    "study",
+)
 TEXT = "The old cat sat on the mat in New York."
 
 
@@ -146,7 +165,7 @@ def test_methods_that_there_are_not(run, tmp_path, command):
 
 
 @pytest.mark.parametrize("unit", ["17", "1.mlp_post/neurons", "1.mlp_post/knots/3", "1.mlp_post/neurons/-3", "a/sae/1"])
-@pytest.mark.parametrize("command", ["fit", "exemplars"])
+@pytest.mark.parametrize("command", ["fit", "exemplars", "case"])
 def test_units_that_are_none(run, tmp_path, command, unit):
     assert_one_error(run(command, "--unit", unit, "--out", tmp_path), 2, unit.split("/")[0])
 
@@ -411,6 +430,120 @@ def test_a_sweep_and_a_dictionary_that_is_not_relu(run, basics, tmp_path):
     assert found["dictionary"]["architecture"] == "topk"
     assert_one_error(run("train", *basics, "--option", "k", "--out", tmp_path / "x"), 2, "NAME=VALUE")
     assert_one_error(run("train", *basics, *common, "--option", "k=3", "--out", tmp_path / "x"), 2, "architecture tied")
+
+
+# --- what units do to the model -------------------------------------------------------------------------------
+
+PEOPLE = ("Ann", "Bob", "Mary", "John", "Paris", "London", "Oslo", "Berlin")
+"""Names that are one token for the tiny model; few of the task's own are."""
+
+
+@pytest.fixture
+def few_names(monkeypatch):
+    monkeypatch.setattr(ioi_command, "ioi_task", partial(ioi_command.ioi_task, names=PEOPLE))
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("few_names")
+def test_ioi_of_a_sweep_goes_on_where_it_stopped(run, basics, tmp_path):
+    sweep = ["--wandb", "disabled", "--batch", 64, "--alphas", "0.003,0.03", "--expansions", 2, "--samples", 640]
+    assert run("sweep", *basics, *sweep, "--layers", "0,1", "--out", tmp_path / "sweep").code == 0
+    out = tmp_path / "ioi"
+    options = [*basics, "--dictionary", tmp_path / "sweep", "--prompts", 3, "--runs", 20, "--out", out]
+    ran = run("ioi", *options)
+    assert ran.code == 0, ran.err
+    report = out / "report"
+    found = json.loads((report / "results.json").read_text())
+    assert found["site"] == "1.resid_post", "the middle of three layers"
+    assert [one["name"] for one in found["bases"]] == ["alpha0.003", "alpha0.03", "PCA, signed", "PCA, non-negative"]
+    assert found["performance"]["texts"] == 6
+    assert found["valid"] is (found["performance"]["preferred"] >= 0.75)
+    assert [one["everything"]["closed"] for one in found["bases"][2:]] == pytest.approx([1, 1], abs=1e-3)
+    for known in found["provenance"]["dictionaries"].values():
+        assert {"cfg.json", "sae_weights.safetensors"} <= known["sha256"].keys()
+    assert ran.out.startswith("The subject prefers the indirect object in ")
+    assert ran.out.splitlines()[-1] == f"report: {report / 'ioi.md'}"
+    assert {"ioi.md", "ioi.png", "ioi.svg"} <= {p.name for p in report.iterdir()}
+    assert not (out / "activations").exists()
+    assert_plain(ran.out + ran.err)
+
+    before = {p: p.stat().st_mtime_ns for p in (out / "bases").rglob("*.json")}
+    shutil.rmtree(out / "bases" / "alpha0.03")
+    again = run("ioi", *options)
+    assert (again.code, again.out) == (0, ran.out)
+    after = {p: p.stat().st_mtime_ns for p in (out / "bases").rglob("*.json")}
+    assert {p for p, t in after.items() if before[p] != t} == {
+        out / "bases" / "alpha0.03" / name for name in ("curves.json", "COMMIT.json")
+    }
+    assert_one_error(
+        run("ioi", *options, "--layer", 2), 2, "dictionaries at 2.resid_post", "0.resid_post, 1.resid_post"
+    )
+    other = tmp_path / "sweep" / "0.resid_post-alpha0.003" / "sae"
+    assert_one_error(run("ioi", *basics, "--dictionary", other, "--out", out), 2, "hook blocks.1.hook_resid_post")
+    assert_one_error(run("ioi", *options[:-1], tmp_path / "o", "--runs", 0), 2, "runs", "integers >= 1")
+
+
+@pytest.mark.model
+def test_ioi_without_names(run, basics, tmp_path):
+    assert_one_error(run("ioi", *basics, "--out", tmp_path), 2, "names for the IOI task", "three or more")
+
+
+@pytest.mark.model
+def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.functional.normalize(torch.randn(2 * HIDDEN, HIDDEN, generator=generator), dim=1)
+    for layer in (0, 1):
+        one = Dictionary.from_tied(weight, torch.zeros(2 * HIDDEN), torch.zeros(HIDDEN))
+        save_saelens(tmp_path / f"{layer}", one, SaeMetadata("tiny", f"blocks.{layer}.hook_resid_post", 32, True))
+    options = [*basics, "--windows", 4, "--out", tmp_path / "out"]
+    feature = ["--unit", "0.resid_post/sae/5", "--dictionary", tmp_path / "0", "--later", tmp_path / "1"]
+    ran = run("case", *options, *feature, "--pattern", "^ York$")
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "out" / "case" / "case.json").read_text())
+    assert (found["unit"], found["later"], found["pattern"]) == ("0.resid_post/sae/5", "1.resid_post", "^ York$")
+    assert found["histogram"]["firing"] == found["against"]["above 0"]["firing"] > 100
+    assert found["against"]["above 0"]["matches"] > 5
+    assert len(found["downstream"]["units"]) == len(found["lens"]["raised"]) == len(found["ablation"]["lowered"]) == 10
+    assert len(found["contexts"]) == 3
+    assert ran.out.startswith("**0.resid_post/sae/5**\n\nAbove zero on ")
+    assert {"case.md", "case.png", "case.svg"} <= {p.name for p in (tmp_path / "out" / "case").iterdir()}
+    assert_plain(ran.out + ran.err)
+    before = (tmp_path / "out" / "case" / "case.json").read_bytes()
+    assert run("case", *options, *feature, "--pattern", "^ York$").code == 0
+    assert (tmp_path / "out" / "case" / "case.json").read_bytes() == before
+
+    ran = run("case", *options, "--unit", "1.mlp_post/neurons/3")
+    assert ran.code == 0, ran.err
+    assert "Logit lens" not in ran.out, "it does not write to the stream itself"
+    for more, named in (
+        (["--pattern", "("], ["pattern", "a regular expression"]),
+        (["--windows", 0], ["option windows", ">= 1"]),
+        (["--later", tmp_path / "0"], ["a layer behind 0.resid_post"]),
+    ):
+        assert_one_error(run("case", *options, *feature, *more), 2, *named)
+
+
+@pytest.mark.model
+def test_the_feature_of_a_pattern_is_chosen(basics, tmp_path, tiny_model, capsys):  # noqa: F811
+    """A dictionary with one feature that reads off the embedding of a token, among random ones."""
+    plain = PlainModel(tiny_model)
+    (york,) = plain.tokenizer(" York", add_special_tokens=False)["input_ids"]
+    direction = plain.model.get_input_embeddings().weight[york].detach()
+    weight = torch.randn(20, HIDDEN, generator=torch.Generator().manual_seed(0))
+    weight[13] = direction
+    weight = torch.nn.functional.normalize(weight, dim=1)
+    one = Dictionary.from_tied(weight, torch.full((20,), -0.1), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "sae", one, SaeMetadata("tiny", "blocks.0.hook_resid_pre", 32, True))
+    names = dict(zip([str(o).strip("-") for o in basics[::2]], basics[1::2], strict=True))
+    best_case(
+        dictionary=str(tmp_path / "sae"), out=tmp_path / "out", reporter=Reporter(quiet=True), pattern="^ York$",
+        windows=2, **{k: str(v) if isinstance(v, Path) else v for k, v in names.items()},
+    )  # fmt: skip
+    found = json.loads((tmp_path / "out" / "case" / "case.json").read_text())
+    assert found["unit"] == "0.resid_pre/sae/13"
+    assert found["provenance"]["chosen"]["found"] is True
+    assert found["provenance"]["chosen"]["f1_test"] > 0.9
+    assert "the feature of 0.resid_pre/sae/13" in capsys.readouterr().err
 
 
 @pytest.fixture

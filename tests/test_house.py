@@ -36,6 +36,7 @@ CONFIGS = {
     "TrainingConfig": "training/config.py",
     "LayersConfig": "comparison/layers.py",
     "StudyConfig": "study/config.py",
+    "IoiConfig": "causal/study.py",
     "PaperOptions": "graphs/paper.py",
     "SuffixOptions": "graphs/suffix.py",
     "RefinedOptions": "graphs/refined.py",

@@ -360,6 +360,103 @@ class TestBehind:
             subjects["gpt2"].behind(IDS, Site(1, "mlp_post"), self.LAST).__enter__()
 
 
+def following(folder: Path, architecture: str, ids: torch.Tensor, layer: int, edit) -> dict[Site, torch.Tensor]:
+    """Outputs of the later blocks and inputs of their MLP's second matrix, with `edit` on the output of block `layer`,
+    by plain transformers with hooks by hand."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    blocks = {"gpt2": "transformer.h", "neox": "gpt_neox.layers", "llama": "model.layers"}[architecture]
+    down = {"gpt2": "mlp.c_proj", "neox": "mlp.dense_4h_to_h", "llama": "mlp.down_proj"}[architecture]
+    found = {}
+
+    def bare(out):
+        return out[0] if isinstance(out, tuple) else out
+
+    def change(_, __, out):
+        return (edit(out[0]), *out[1:]) if isinstance(out, tuple) else edit(out)
+
+    model.get_submodule(f"{blocks}.{layer}").register_forward_hook(change)
+    for later in range(layer + 1, LAYERS):
+        block = model.get_submodule(f"{blocks}.{later}")
+        block.register_forward_hook(lambda _m, _a, out, at=later: found.update({Site(at, "resid_post"): bare(out)}))
+        block.get_submodule(down).register_forward_pre_hook(
+            lambda _m, args, at=later: found.update({Site(at, "mlp_post"): args[0]})
+        )
+    with torch.no_grad():
+        model(ids, use_cache=False)
+    return found
+
+
+class TestEditedActivations:
+    """What later sites hold when an earlier one is edited, against plain transformers with hooks by hand."""
+
+    @pytest.mark.parametrize("layer", range(LAYERS - 1))
+    def test_later_sites_on_every_architecture(self, subject, folders, architecture, layer):
+        site, edit = Site(layer, "resid_post"), TestSplicedLogits.edit
+        expected = following(folders / architecture, architecture, IDS, layer, edit)
+        assert len(expected) == 2 * (LAYERS - 1 - layer)
+        found = subject.edited_activations(IDS, site, edit, list(expected))
+        for later, values in expected.items():
+            same(found[later], values)
+            assert (values - subject.activations(IDS, [later])[later])[:, 1:].abs().max() > 0.01
+
+    def test_an_idle_edit_changes_nothing_and_no_hook_is_left(self, subject):
+        site, later = Site(0, "mlp_out"), Site(2, "resid_post")
+        plain = subject.activations(IDS, [later])[later]
+        assert torch.equal(subject.edited_activations(IDS, site, lambda x: x, [later])[later], plain)
+        subject.edited_activations(IDS, site, torch.zeros_like, [later])
+        with pytest.raises(ZeroDivisionError):
+            subject.edited_activations(IDS, site, lambda _: 1 / 0, [later])
+        assert torch.equal(subject.activations(IDS, [later])[later], plain)
+
+    def test_refusals(self, subjects):
+        for site, others, message in (
+            (Site(1, "resid_post"), [Site(2, "mlp_out"), Site(1, "mlp_out")], r"layers from 2 on, found 1\.mlp_out"),
+            (Site(1, "resid_mid"), [Site(2, "mlp_out")], "a place where everything passes"),
+            (Site(1, "resid_post"), [Site(LAYERS, "mlp_out")], f"0 to {LAYERS - 1}"),
+        ):
+            with pytest.raises(InputError, match=message):
+                subjects["gpt2"].edited_activations(IDS, site, torch.zeros_like, others)
+
+
+class TestDirectEffect:
+    """The logit lens of a direction, against derivatives through plain transformers' last norm and unembedding."""
+
+    @staticmethod
+    def head(folder: Path, architecture: str):
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        norm = {"gpt2": "transformer.ln_f", "neox": "gpt_neox.final_layer_norm", "llama": "model.norm"}[architecture]
+        return torch.nn.Sequential(model.get_submodule(norm), model.get_output_embeddings())
+
+    @pytest.mark.parametrize("length", [0.01, 3.0])
+    def test_is_the_mean_derivative_of_the_logits(self, subject, folders, architecture, length):
+        generator = torch.Generator().manual_seed(1)
+        x = 2 * torch.randn(5, WIDTH, generator=generator)
+        direction = length * torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
+        head = self.head(folders / architecture, architecture)
+        slopes = [torch.autograd.functional.jvp(head, one, direction)[1] for one in x]
+        found = subject.direct_effect(x, direction)
+        assert found.shape == (subject.d_vocab,)
+        torch.testing.assert_close(found, torch.stack(slopes).mean(0), rtol=1e-3, atol=1e-3 * length)
+
+    def test_in_half_precision_it_is_about_the_same(self, subjects, folders, architecture):
+        half = Subject.load(str(folders / architecture), device="cpu", dtype="bfloat16")
+        generator = torch.Generator().manual_seed(1)
+        x, direction = 2 * torch.randn(20, WIDTH, generator=generator), torch.randn(WIDTH, generator=generator)
+        both = torch.stack([one.direct_effect(x, direction) for one in (half, subjects[architecture])])
+        assert torch.corrcoef(both)[0, 1] > 0.99
+
+    def test_the_stream_itself_has_no_effect(self, subject):
+        """Both kinds of norm forget the length of a stream."""
+        x = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(2))
+        across = torch.randn(WIDTH, generator=torch.Generator().manual_seed(3))
+        along = subject.direct_effect(x, x[0] / x.norm())
+        assert along.abs().max() < 1e-2 * subject.direct_effect(x, across / across.norm()).abs().max()
+
+
 class TestRefusals:
     def test_a_site_that_the_architecture_lacks_lists_what_there_is(self, subjects):
         with pytest.raises(InputError, match=r"expected a hook blocks\.1\.hook_resid_mid, found only .*mlp\.hook_post"):

@@ -30,8 +30,10 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
-BATCH = 8
-"""Windows a forward pass; each holds the logits of a window twice."""
+BATCH = 4
+"""Windows a forward pass. Their logits are held twice, and those of firing positions twice more."""
+REACH = 24
+"""Tokens before the peak that `context_ablation` leaves out, one at a time, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,18 @@ class CaseUnit:
 
     @classmethod
     def of(cls, basis: Basis, index: int, width: int) -> "CaseUnit":
-        """Unit `index` of a basis at a site of `width`. Raises `InputError` for a unit or a basis without direction."""
+        """Unit `index` of a basis at a site of `width`. Raises `InputError` for a unit or a basis without direction.
+
+        Of a dictionary it is the row of its decoder. Of a direction w it is w / |w|^2, the smallest change that takes
+        away what the unit reads off: w itself where it has length 1.
+        """
         if not 0 <= index < basis.n_features:
             raise InputError(f"unit of basis {basis.name!r}", f"0 to {basis.n_features - 1}", str(index))
         if isinstance(basis, SaeBasis):
             return cls(basis, index, basis.decoder[index].float())
         if isinstance(basis, AffineBasis):
-            return cls(basis, index, basis.weight[index].float())
+            row = basis.weight[index].float()
+            return cls(basis, index, row / row.square().sum())
         if isinstance(basis, NeuronBasis):
             direction = torch.zeros(width)
             direction[index % basis.width] = 1.0 if index < basis.width else -1.0
@@ -119,7 +126,7 @@ class Ablation:
     """What taking a unit out changes where it fires."""
 
     positions: int
-    """Where it is above zero and a token follows."""
+    """Where it is above the floor and a token follows."""
     lowered: tuple[tuple[int, float], ...]
     """Tokens whose log-probability falls most, with the mean change in nats, most first."""
     raised: tuple[tuple[int, float], ...]
@@ -143,8 +150,9 @@ def _batches(windows: Windows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield ids, torch.from_numpy(mask[start : start + size, :width])
 
 
-def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 10) -> Ablation:
-    """Take the unit out in `windows` and look at the predictions at the very positions where it fires.
+def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, top: int = 10) -> Ablation:
+    """Take the unit out wherever it is above zero in `windows`, and look at the predictions at the very positions where
+    it is above `floor`.
 
     Raises `InputError` if it fires nowhere with a token behind it.
     """
@@ -158,7 +166,7 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 1
             return x
 
         plain = subject.spliced_logits(ids, unit.site, keep)
-        fires = (unit.values(seen[0]).cpu() > 0) & scored
+        fires = (unit.values(seen[0]).cpu() > floor) & scored
         fires[:, :-1] &= scored[:, 1:]
         fires[:, -1] = False
         if not fires.any():
@@ -167,10 +175,11 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, top: int = 1
         rows, at = torch.nonzero(fires, as_tuple=True)
         where = (rows.to(plain.device), at.to(plain.device))
         before, after = plain[where].log_softmax(-1), edited[where].log_softmax(-1)
-        difference = (after - before).double().cpu()
-        change += difference.sum(0)
-        following += float(difference.gather(1, ids[rows, at + 1][:, None]).sum())
-        kl += float((before.double().exp() * (before - after).double()).sum())
+        difference = (after - before).cpu()
+        change += difference.sum(0, dtype=torch.float64)
+        following += float(difference.gather(1, ids[rows, at + 1][:, None]).sum(dtype=torch.float64))
+        # Position by position in float32: the terms are shares of a token, so nothing large cancels.
+        kl += float(torch.linalg.vecdot(before.exp(), before - after).sum(dtype=torch.float64))
         count += len(rows)
     if count == 0:
         raise InputError(
@@ -197,18 +206,20 @@ class ContextAblation:
     """Position of the key token."""
     activation: float
     """There, in the whole text."""
+    first: int
+    """Position of the first token that was left out in turn."""
     kept: tuple[float, ...]
-    """Per position before the peak: activation without that token / activation."""
+    """Per position from `first` to before the peak: activation without that token / activation."""
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
 
 
-def context_ablation(subject: Subject, unit: CaseUnit, tokens: Sequence[int]) -> ContextAblation:
-    """Leave out one token at a time, and run each text that results. `tokens` are without BOS.
+def context_ablation(subject: Subject, unit: CaseUnit, tokens: Sequence[int], *, reach: int = REACH) -> ContextAblation:
+    """Leave out one of the `reach` tokens before the peak at a time, and run what is left, cut after the peak.
 
-    Raises `InputError` if the unit does not fire in the text.
+    `tokens` are without BOS; the BOS is never left out. Raises `InputError` if the unit does not fire in the text.
     """
     start = [] if subject.bos_id is None else [subject.bos_id]
     whole = torch.tensor([[*start, *tokens]])
@@ -216,12 +227,12 @@ def context_ablation(subject: Subject, unit: CaseUnit, tokens: Sequence[int]) ->
     peak = int(values.argmax())
     if not values[peak] > 0:
         raise InputError(f"unit {unit.index} of {unit.basis.name!r}", "a text on which it fires", "silence")
-    kept = list(tokens[: peak + 1])
-    if peak == 0:
-        return ContextAblation(tuple(tokens), 0, float(values[0]), ())
-    shorter = torch.tensor([[*start, *kept[:i], *kept[i + 1 :]] for i in range(peak)])
+    cut, first = list(tokens[: peak + 1]), max(0, peak - reach)
+    if first == peak:
+        return ContextAblation(tuple(tokens), peak, float(values[peak]), first, ())
+    shorter = torch.tensor([[*start, *cut[:i], *cut[i + 1 :]] for i in range(first, peak)])
     left = unit.values(subject.activations(shorter, [unit.site])[unit.site])[:, -1].cpu()
-    return ContextAblation(tuple(tokens), peak, float(values[peak]), tuple((left / values[peak]).tolist()))
+    return ContextAblation(tuple(tokens), peak, float(values[peak]), first, tuple((left / values[peak]).tolist()))
 
 
 # --- what follows from it -------------------------------------------------------------------------------------
@@ -232,7 +243,7 @@ class Downstream:
     """How units of a later basis change where the unit is taken out."""
 
     positions: int
-    """Where the unit fires."""
+    """Where the unit is above the floor."""
     units: tuple[tuple[int, float, float], ...]
     """Index, mean activation with the unit, and mean change without it; largest changes first."""
 
@@ -241,14 +252,20 @@ class Downstream:
         return asdict(self)
 
 
-def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows, *, top: int = 10) -> Downstream:
-    """Means over the positions where the unit fires. Raises `InputError` if it fires nowhere, or if `later` is not of a
-    later layer."""
+def downstream(
+    subject: Subject, unit: CaseUnit, later: Basis, windows: Windows, *, floor: float = 0.0, top: int = 10
+) -> Downstream:
+    """Means over the positions where the unit is above `floor`; it is taken out wherever it is above zero.
+
+    Raises `InputError` if it fires nowhere, or if `later` is not of a later layer.
+    """
+    if later.site.layer <= unit.site.layer:
+        raise InputError(f"basis {later.name!r} at {later.site}", f"a layer behind {unit.site}", str(later.site))
     base = torch.zeros(later.n_features, dtype=torch.float64)
     change, count = torch.zeros_like(base), 0
     for ids, scored in _batches(windows, BATCH):
         found = subject.activations(ids, [unit.site, later.site])
-        fires = (unit.values(found[unit.site]).cpu() > 0) & scored
+        fires = (unit.values(found[unit.site]).cpu() > floor) & scored
         if not fires.any():
             continue
         edited = subject.edited_activations(ids, unit.site, partial(unit.without, scored=scored), [later.site])
@@ -263,14 +280,19 @@ def downstream(subject: Subject, unit: CaseUnit, later: Basis, windows: Windows,
     return Downstream(count, tuple((i, float(base[i] / count), float(change[i] / count)) for i in order))
 
 
-def last_streams(subject: Subject, unit: CaseUnit, windows: Windows, *, most: int = 256) -> Float[Tensor, "n d_model"]:
-    """Final residual streams at positions where the unit fires, `most` at most: what `Subject.direct_effect` is taken
-    about. Raises `InputError` if there are none."""
-    last, found = Site(subject.n_layers - 1, "resid_post"), []
+def last_streams(
+    subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, most: int = 256
+) -> Float[Tensor, "n d_model"]:
+    """Final residual streams at positions where the unit is above `floor`, `most` at most: what
+    `Subject.direct_effect` is taken about. Raises `InputError` if there are none."""
+    last = Site(subject.n_layers - 1, "resid_post")
+    found: list[Tensor] = []
     for ids, scored in _batches(windows, BATCH):
         seen = subject.activations(ids, sorted({unit.site, last}))
-        fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > 0) & scored)
+        fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > floor) & scored)
         found.append(seen[last].cpu()[fires[:, 0], fires[:, 1]])
+        if sum(map(len, found)) >= most:
+            break
     streams = torch.cat(found)[:most]
     if len(streams) == 0:
         raise InputError(f"unit {unit.index} of {unit.basis.name!r}", "a text on which it fires", "silence")

@@ -12,7 +12,7 @@ is KL(patched || counterfactual) of the last token's distribution, averaged over
 differs somewhere can do anything, and only those are looked at.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -32,7 +32,7 @@ THRESHOLDS = tuple(10 ** (-5 + 5 * i / 49) for i in range(50))
 """Those of the authors' code: fifty from 1e-5 to 1, evenly in the logarithm."""
 Order = Literal["random", "effect"]
 GROUP = 16
-"""Features that `acdc` tries to take out together before it tries them one by one."""
+"""Features that `acdc` tries to take out together, at most."""
 
 
 class Codes(NamedTuple):
@@ -46,8 +46,18 @@ class Codes(NamedTuple):
 
 
 def codes_of(basis: AffineBasis, name: str | None = None) -> Codes:
-    """Non-negative features as they are: a dictionary, or directions (for principal components "non-negative PCA")."""
-    return Codes(name or basis.name, basis.encode, basis.decoder if isinstance(basis, SaeBasis) else basis.weight)
+    """Non-negative features as they are: a dictionary, or directions (for principal components "non-negative PCA").
+
+    Raises `InputError` for directions that are not of length 1, such as independent components: there what is read off
+    an activation is not what is added to it.
+    """
+    if isinstance(basis, SaeBasis):
+        return Codes(name or basis.name, basis.encode, basis.decoder)
+    length = basis.weight.norm(dim=-1)
+    if not torch.allclose(length, torch.ones_like(length), atol=1e-4):
+        found = f"lengths {float(length.min()):.4g} to {float(length.max()):.4g}"
+        raise InputError(f"basis {basis.name!r} to patch with", "directions of length 1", found)
+    return Codes(name or basis.name, basis.encode, basis.weight)
 
 
 def signed_pairs(basis: AffineBasis, name: str | None = None) -> Codes:
@@ -174,9 +184,17 @@ class Point:
         )
 
 
-def _point(problem: Patching, which: Bool[Tensor, "m"], threshold: float | None = None) -> Point:
-    measured = problem.measure(which)
-    return Point(tuple(problem.features[which].tolist()), measured.kl, measured.edit, threshold)
+def point_of(value: Mapping[str, Any]) -> Point:
+    """Inverse of `Point.as_json`. Raises `KeyError` or `TypeError` for other values."""
+    return Point(tuple(value["features"]), value["kl"], value["edit"], value.get("threshold"))
+
+
+def _as_point(problem: Patching, which: Bool[Tensor, "m"], found: Measured, threshold: float | None = None) -> Point:
+    return Point(tuple(problem.features[which].tolist()), found.kl, found.edit, threshold)
+
+
+def _point(problem: Patching, which: Bool[Tensor, "m"]) -> Point:
+    return _as_point(problem, which, problem.measure(which))
 
 
 def ends(problem: Patching) -> tuple[Point, Point]:
@@ -197,45 +215,63 @@ def acdc(
     """Take features out again as long as the KL rises by less than a threshold each, for ever larger thresholds.
 
     Begins with all features swapped. For every threshold the features that are still swapped are visited; one is taken
-    out for good if that raises the KL by less than the threshold (after ACDC, Conmy et al. 2023). `group` of them are
-    tried at once, and in halves where that raises it by more: fewer runs, and never a looser criterion. order: `random`
-    is the authors', drawn anew for every threshold; `effect` visits those of the smallest first-order effect first,
-    which takes far fewer runs. A group of 1 in random order is the authors' procedure.
+    out for good if that raises the KL by less than the threshold (after ACDC, Conmy et al. 2023). Up to `group` of them
+    are tried at once, half as many after a failure and twice as many after a success: fewer runs, and never a looser
+    criterion. order: `random` is the authors', drawn anew for every threshold; `effect` visits features in the order of
+    how little their swap helps, to first order, those that do harm first: far fewer runs. A group of 1 in random order
+    is the authors' procedure.
 
-    Points are in order of falling size, duplicates left out, all features first. After `max_runs` runs the set reached
-    so far is the last point. Raises `InputError` for thresholds that do not rise.
+    Points are in order of falling size, duplicates left out, all features first. `max_runs` is shared out evenly: after
+    its part of the runs a threshold ends, what it has not visited stays swapped, and runs that it leaves over go to the
+    next. on_run is told of the runs so far. Raises `InputError` for thresholds that do not rise, or a group or runs
+    below 1.
     """
     if list(thresholds) != sorted(set(thresholds)) or not thresholds or thresholds[0] <= 0:
         raise InputError("thresholds of acdc", "rising numbers above 0", str(list(thresholds))[:80])
+    if group < 1 or (max_runs is not None and max_runs < 1):
+        raise InputError("group and runs of acdc", "1 or more", f"{group} and {max_runs}")
     generator = torch.Generator().manual_seed(seed)
-    size = problem.effects().abs() if order == "effect" else None
+    use = -problem.effects() if order == "effect" else None
     which = problem.all()
-    points = [_point(problem, which)]
-    now, began = points[0].kl, problem.runs
-
-    def spent() -> bool:
-        return max_runs is not None and problem.runs - began >= max_runs
-
-    for threshold in thresholds:
+    now = problem.measure(which)
+    points, began = [_as_point(problem, which, now)], problem.runs
+    for place, threshold in enumerate(thresholds, 1):
         there = torch.nonzero(which).squeeze(1)
-        if len(there) == 0 or spent():
+        if len(there) == 0:
             break
-        at = torch.argsort(size[there], stable=True) if size is not None else _shuffled(len(there), generator)
-        waiting = [there[at[i : i + group]] for i in range(0, len(there), group)][::-1]
-        while waiting and not spent():
-            part = waiting.pop()
-            without = which.clone()
-            without[part] = False
-            found = problem.kl(without)
-            on_run(problem.runs)
-            if found - now < threshold:
-                which, now = without, found
-            elif len(part) > 1:
-                half = len(part) // 2
-                waiting += [part[half:], part[:half]]
+        at = torch.argsort(use[there], stable=True) if use is not None else _shuffled(len(there), generator)
+        end = None if max_runs is None else began + max_runs * place // len(thresholds)
+        which, now = _without(problem, which, now, there[at], threshold, group, end, on_run)
         if int(which.sum()) < len(points[-1].features):
-            points.append(_point(problem, which, threshold))
+            points.append(_as_point(problem, which, now, threshold))
     return points
+
+
+def _without(
+    problem: Patching,
+    which: Bool[Tensor, "m"],
+    now: Measured,
+    visited: Int[Tensor, "k"],
+    threshold: float,
+    group: int,
+    end: int | None,
+    on_run: Callable[[int], None],
+) -> tuple[Bool[Tensor, "m"], Measured]:
+    """One threshold of `acdc`, until `problem.runs` is `end`: the set that is left, and what it does."""
+    start, many = 0, group
+    while start < len(visited) and (end is None or problem.runs < end):
+        part = visited[start : start + many]
+        fewer = which.clone()
+        fewer[part] = False
+        found = problem.measure(fewer)
+        on_run(problem.runs)
+        if found.kl - now.kl < threshold:
+            which, now, start, many = fewer, found, start + len(part), min(2 * many, group)
+        elif len(part) > 1:
+            many = len(part) // 2
+        else:
+            start += 1
+    return which, now
 
 
 def _shuffled(n: int, generator: torch.Generator) -> Int[Tensor, "n"]:

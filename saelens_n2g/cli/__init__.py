@@ -10,7 +10,13 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from saelens_n2g.cli import comparisons, dictionaries, study, units  # noqa: F401  (they add their commands)
+from saelens_n2g.cli import (  # noqa: F401  (they add their commands)
+    causal,
+    comparisons,
+    dictionaries,
+    study,
+    units,
+)
 from saelens_n2g.cli.app import app
 from saelens_n2g.errors import InputError, N2GError
 

@@ -24,7 +24,7 @@ def exemplars(config: RunConfig, unit: str, out: Path, top: int, reporter: Repor
     from saelens_n2g.comparison.explain import exemplars_as_json
     from saelens_n2g.jobs.artefacts import write_json
 
-    workspace, _, found = _one_unit(config, unit, out, reporter)
+    workspace, _, found = one_unit(config, unit, out, reporter)
     value = exemplars_as_json(workspace, found)
     path = out / "exemplars" / f"{unit.replace('/', '_')}.json"
     write_json(path, value)
@@ -45,7 +45,7 @@ def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
     from saelens_n2g.comparison.explain import Explained, publish, score
     from saelens_n2g.comparison.fitting import Fitter
 
-    workspace, basis, found = _one_unit(config, unit, out, reporter)
+    workspace, basis, found = one_unit(config, unit, out, reporter)
     with reporter.stage(f"fit {unit}", "units"):
         graph = Fitter(workspace, basis).fit([found])[found.index]
     if isinstance(graph, N2GError):
@@ -60,7 +60,7 @@ def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
     print(f"written: {out / result.graph_file} (and .svg, .dot)")
 
 
-def _one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tuple[Workspace, Basis, Unit]":
+def one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tuple[Workspace, Basis, Unit]":
     """Workspace, basis and the unit with its exemplars. Raises `UnitError` if it never fires in the fit text."""
     from saelens_n2g.comparison.selection import build, unit_of
     from saelens_n2g.comparison.units import statistics
