@@ -113,9 +113,10 @@ def test_settings_that_nothing_has_are_refused(settings):
 # --- one pass ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path):
+@pytest.mark.parametrize("clip", [0.0, 1.1])
+def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path, clip):
     subject = Tables()
-    points = run(tmp_path / "sweep", CONFIGS, subject)
+    points = run(tmp_path / "sweep", {name: replace(config, clip=clip) for name, config in CONFIGS.items()}, subject)
     assert subject.tokens == (60 + 20) * WIDTH, "every window once, for two sites and three dictionaries each"
     assert [(str(p.site), p.name) for p in points] == [(str(s), name) for s in SITES for name in CONFIGS]
     for point in points:
@@ -123,7 +124,9 @@ def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path)
         place = tmp_path / point.name / str(point.site)
         job = job_of(point.config, streams.at(point.site), place, metadata=metadata(point.site))
         # What the first buffer serves before it is filled up is what a sweep knows of the rows.
-        train_several([replace(job, data=streams.statistics(288)[point.site])])
+        known = streams.statistics(288, clip)[point.site]
+        assert (known.limit is None) == (clip == 0)
+        train_several([replace(job, data=known)])
         assert_same(weights(tmp_path / "sweep" / f"{point.site}-{point.name}"), weights(place))
 
 

@@ -46,6 +46,10 @@ Batch = Annotated[int, typer.Option(help="Activations per step.")]
 Unit = Annotated[str, typer.Option(help="LAYER.KIND/BASIS/INDEX, e.g. 3.mlp_post/neurons/1214.")]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run makes.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will cost, and stop.")]
+Clip = Annotated[
+    float,
+    typer.Option(help="Shorten activations in training to so many median distances from the mean; 0 never."),
+]
 Precision = Annotated[str, typer.Option(help="Matrix products of training: highest, high, medium, bfloat16.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Remarks and results only.")]
 

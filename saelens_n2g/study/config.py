@@ -20,7 +20,9 @@ PLAIN = ("neurons", "pca", "ica", "random")
 SHUFFLED = "shuffled"
 """The control: the graphs of other units of the same basis and layer."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[A-Za-z0-9.]+)*")
-TRAINING = TrainingConfig(alpha=3e-3, lr=3e-3, batch=256, samples=200_000, wandb="disabled", checkpoint_every=200)
+TRAINING = TrainingConfig(
+    alpha=3e-3, lr=3e-3, batch=256, samples=200_000, clip=10.0, wandb="disabled", checkpoint_every=200
+)
 """What the variants have in common; see docs/decisions.md, "Training scale"."""
 
 

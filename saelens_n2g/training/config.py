@@ -53,6 +53,10 @@ class TrainingConfig:
     """For the start and for the order of the rows."""
     normalise: bool = True
     """Whether to train on activations scaled to a mean squared norm of d_in; the saved weights take raw ones."""
+    clip: float = 0.0
+    """Longest distance from the mean that is learnt from, in median distances; longer activations are shortened to it,
+    in training alone. 0 takes all as they are. A few tokens of many models have activations hundreds of times as long
+    as the others ("massive activations", Sun et al. 2024), which then decide scale and loss by themselves."""
     device: str = "cpu"
     """Where the dictionary is trained, as PyTorch names it."""
     precision: Precision = "highest"
@@ -81,7 +85,7 @@ class TrainingConfig:
         for name in ("expansion", "lr", "batch", "samples", "log_every", "dead_window"):
             if not getattr(self, name) > 0:
                 raise InputError(f"training option {name}", "a number above 0", str(getattr(self, name)))
-        for name in ("alpha", "checkpoint_every", "seed", "lr_warmup", "lr_decay", "alpha_warmup"):
+        for name in ("alpha", "checkpoint_every", "seed", "lr_warmup", "lr_decay", "alpha_warmup", "clip"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"training option {name}", "a number >= 0", str(getattr(self, name)))
         for name in ("beta1", "beta2"):

@@ -126,10 +126,10 @@ def job_of(config: TrainingConfig, rows: Any, folder: Path, *, metadata: SaeMeta
         if rows.batch_rows != config.batch:
             raise InputError("stream of activations", f"{config.batch} rows a step", str(rows.batch_rows))
         source = (rows.rows_per_epoch, "stream")
-        return Job(config, folder, metadata, rows, stream_statistics(rows), source, test_rows=test)
+        return Job(config, folder, metadata, rows, stream_statistics(rows, clip=config.clip), source, test_rows=test)
     known = as_rows(rows)
     stream = RowStream(known, batch=config.batch, seed=config.seed)
-    return Job(config, folder, metadata, stream, statistics(known), (len(known),), known, test)
+    return Job(config, folder, metadata, stream, statistics(known, config.clip), (len(known),), known, test)
 
 
 class _Files(NamedTuple):
@@ -220,7 +220,7 @@ def train_several(
 ) -> list[TrainingResult]:
     """Train all jobs at once: every batch of a stream is fetched once for the jobs that share it.
 
-    Settings may differ in everything but batch, samples and precision. `on_step` sees the first job's metrics.
+    Settings may differ in everything but batch, samples, precision and clip. `on_step` sees the first job's metrics.
     Checkpoints are the jobs' own; if they were cut short at different steps, those behind catch up first. `group` and
     `judge` as in `train`; all dictionaries are judged in one call.
     Raises as `train`, and `InputError` for settings that differ where they must not, or a folder given twice.
@@ -258,7 +258,7 @@ def _begin(jobs: Sequence[Job], group: Group) -> list[_Learner]:
 def _check(jobs: Sequence[Job]) -> None:
     if not jobs:
         raise InputError("training", "at least one job", "none")
-    for name in ("batch", "samples", "precision"):
+    for name in ("batch", "samples", "precision", "clip"):
         if len(found := {getattr(job.config, name) for job in jobs}) > 1:
             raise InputError(f"training option {name} of several jobs", "the same", ", ".join(map(str, sorted(found))))
     if len({job.folder for job in jobs}) < len(jobs):

@@ -5,8 +5,8 @@ rows = CachedRows(folder, site)               # mapped from the shards of a cach
 statistics(rows)                              # mean and spread of all; `stream_statistics` of a stream's beginning
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -127,10 +127,35 @@ class Statistics:
     mean: Float[Tensor, "d"]
     mean_square: float
     """Mean squared distance from `mean`, summed over dimensions."""
+    limit: float | None = None
+    """Distance from `mean` to which longer activations are shortened; None leaves all as they are."""
 
 
-def statistics(rows: Rows) -> Statistics:
-    """Mean and spread of all rows, in two passes. Raises `InputError` if a row is not finite or all are equal."""
+def shortened(offset: Float[Tensor, "b d"], limit: float) -> Float[Tensor, "b d"]:
+    """Rows of at most that length, in their old directions."""
+    length = torch.linalg.vector_norm(offset, dim=1, keepdim=True)
+    return offset.mul(limit / length.clamp(min=limit))
+
+
+def clipped(known: Statistics, batches: Callable[[], Iterable[Tensor]], clip: float) -> Statistics:
+    """Statistics of rows that are shortened to `clip` median distances from the mean `known`.
+
+    batches: goes through the rows from the start whenever it is called. Raises `InputError` for a median distance of 0.
+    """
+    centre = known.mean
+    distances = [torch.linalg.vector_norm(batch.double() - centre, dim=1) for batch in batches()]
+    limit = clip * torch.cat(distances).median().item()
+    if not limit > 0:
+        raise InputError("activations to clip", "rows of which more than half differ from the mean", "equal ones")
+    moments = Moments()
+    for batch in batches():
+        moments.add(centre + shortened(batch.double() - centre, limit))
+    return replace(moments.statistics(), limit=limit)
+
+
+def statistics(rows: Rows, clip: float = 0.0) -> Statistics:
+    """Mean and spread of all rows, in two passes; with `clip`, of rows shortened to that many median distances, in two
+    more. Raises `InputError` if a row is not finite or all are equal."""
     total = sum(chunk.double().sum(0) for chunk in chunks(rows))
     assert isinstance(total, Tensor)
     mean = total / len(rows)
@@ -139,7 +164,8 @@ def statistics(rows: Rows) -> Statistics:
     square = sum((chunk.double() - mean).square().sum().item() for chunk in chunks(rows)) / len(rows)
     if square == 0:
         raise InputError("activations", "rows that differ", f"{len(rows)} equal rows")
-    return Statistics(mean, square)
+    known = Statistics(mean, square)
+    return clipped(known, lambda: chunks(rows), clip) if clip else known
 
 
 class Moments:
@@ -173,14 +199,17 @@ def sample_steps(rows: int, batch: int, rows_per_epoch: int | None) -> int:
     return max(1, steps if rows_per_epoch is None else min(steps, rows_per_epoch // batch))
 
 
-def stream_statistics(stream: Stream, rows: int = SAMPLE_ROWS) -> Statistics:
+def stream_statistics(stream: Stream, rows: int = SAMPLE_ROWS, clip: float = 0.0) -> Statistics:
     """Mean and spread of a stream, estimated from its first `rows` rows: whole batches from step 0 on, at most one
     epoch. The mean's standard error is about 1 / sqrt(rows) of the standard deviation; rows of one document are alike,
-    which makes it somewhat larger. Raises `InputError` if a row is not finite or all are equal."""
+    which makes it somewhat larger. clip and errors as in `statistics`."""
     moments = Moments()
     for step in range(sample_steps(rows, stream.batch_rows, stream.rows_per_epoch)):
         moments.add(stream.batch(step))
-    return moments.statistics()
+    # How long an epoch is may have become known on the way.
+    steps = range(sample_steps(rows, stream.batch_rows, stream.rows_per_epoch))
+    known = moments.statistics()
+    return clipped(known, lambda: (stream.batch(step) for step in steps), clip) if clip else known
 
 
 @dataclass

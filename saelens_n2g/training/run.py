@@ -24,7 +24,7 @@ from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.metrics import FiringCounter, log_line
 from saelens_n2g.training.objective import Objective, Start, StepMetrics
 from saelens_n2g.training.parallel import SINGLE, Group
-from saelens_n2g.training.rows import Statistics
+from saelens_n2g.training.rows import Statistics, shortened
 
 
 @contextmanager
@@ -87,7 +87,10 @@ class Run:
         """Learn from a whole batch of raw activations, of any floating-point type; each process takes its part."""
         x, seen = self.group.part(rows).to(self.device, torch.float32), self.steps_done * self.config.batch
         self.objective.lr, self.objective.alpha = self.config.lr_at(seen), self.config.alpha_at(seen)
-        metrics = self.objective.step((x - self._mean).mul_(self.scale))
+        y = (x - self._mean).mul_(self.scale)
+        if self.data.limit is not None:
+            y = shortened(y, self.data.limit * self.scale)
+        metrics = self.objective.step(y)
         self.counter.add(metrics.fired, self.config.batch)
         self.steps_done += 1
         return metrics

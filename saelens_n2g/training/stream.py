@@ -8,8 +8,9 @@
 How rows are shuffled, and what that promises, is said in `training/shuffling.py`; sources are in `training/blocks.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
-from saelens_n2g.training.rows import SAMPLE_ROWS, Moments, Statistics, sample_steps
+from saelens_n2g.training.rows import SAMPLE_ROWS, Moments, Statistics, clipped, sample_steps
 from saelens_n2g.training.shuffling import Shuffler
 
 BUFFER_ROWS = 262_144
@@ -163,13 +164,19 @@ class MultiStream(_Shared):
             raise InputError(f"site {site} of a stream", f"one of {there}", str(site))
         return _select(self._shuffler.pool[site], places, out)
 
-    def statistics(self, rows: int = SAMPLE_ROWS) -> dict[Site, Statistics]:
-        """`rows.stream_statistics` of every site, in one pass."""
+    def statistics(self, rows: int = SAMPLE_ROWS, clip: float = 0.0) -> dict[Site, Statistics]:
+        """`rows.stream_statistics` of every site, in one pass; with `clip`, in two more of each site."""
         moments: dict[Site, Moments] = {}
         for step in range(sample_steps(rows, self.batch_rows, self.rows_per_epoch)):
             for site, values in self.batch(step).items():
                 moments.setdefault(site, Moments()).add(values)
-        return {site: found.statistics() for site, found in moments.items()}
+        found = {site: one.statistics() for site, one in moments.items()}
+        steps = range(sample_steps(rows, self.batch_rows, self.rows_per_epoch))
+
+        def again(site: Site) -> Iterator[Tensor]:
+            return (self.pick(step, site) for step in steps)
+
+        return {site: clipped(known, partial(again, site), clip) for site, known in found.items()} if clip else found
 
 
 class SiteStream(_Shared):

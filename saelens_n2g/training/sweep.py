@@ -33,7 +33,7 @@ from saelens_n2g.training.logging import Report, report_as_warning
 from saelens_n2g.training.loop import Job, Progress, train_several
 from saelens_n2g.training.parallel import SINGLE, Group
 from saelens_n2g.training.references import pca_curve
-from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Moments, Statistics, sample_steps
+from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Statistics, sample_steps
 from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
 from saelens_n2g.training.sweep_report import Point, write_comparison
 
@@ -104,7 +104,7 @@ def sweep(
     rows = max(fit.n_tokens // (4 * first.batch), 1) * 4 * first.batch
     buffer = min(BUFFER_ROWS // (4 * first.batch) * 4 * first.batch or 4 * first.batch, rows)
     streams = MultiStream(blocks, batch=first.batch, buffer_rows=buffer, seed=first.seed)
-    data, samples = _sampled(streams, buffer)
+    data, samples = _sampled(streams, buffer, first.clip)
     unseen = unseen_rows(subject, test, sites)
     names, jobs = [], []
     for site in sites:
@@ -124,17 +124,16 @@ def sweep(
     return points
 
 
-def _sampled(streams: MultiStream, buffer: int) -> tuple[dict[Site, Statistics], dict[Site, Tensor]]:
+def _sampled(streams: MultiStream, buffer: int, clip: float) -> tuple[dict[Site, Statistics], dict[Site, Tensor]]:
     """Statistics of every site, and some rows for the principal components: of what the buffer holds at the start."""
-    moments: dict[Site, Moments] = {}
-    kept: dict[Site, list[Tensor]] = {}
     wanted = max(1, min(SAMPLE_ROWS, 3 * buffer // 4))
-    for step in range(sample_steps(wanted, streams.batch_rows, streams.rows_per_epoch)):
+    data = streams.statistics(wanted, clip)
+    kept: dict[Site, list[Tensor]] = {}
+    steps = sample_steps(wanted, streams.batch_rows, streams.rows_per_epoch)
+    for step in range(min(steps, max(1, TEST_ROWS // streams.batch_rows))):
         for site, rows in streams.batch(step).items():
-            moments.setdefault(site, Moments()).add(rows)
-            if (step + 1) * len(rows) <= TEST_ROWS:
-                kept.setdefault(site, []).append(rows.float())
-    return {s: m.statistics() for s, m in moments.items()}, {s: torch.cat(r) for s, r in kept.items()}
+            kept.setdefault(site, []).append(rows.float())
+    return data, {site: torch.cat(parts) for site, parts in kept.items()}
 
 
 def unseen_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
