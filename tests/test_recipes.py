@@ -257,6 +257,19 @@ def test_one_dictionary_says_its_cost_first_and_only_then_trains(pythia, tiny_co
     assert "estimate" not in third.err, "there is nothing left to be done"
 
 
+def test_a_finished_sweep_is_not_done_again(pythia, tiny_corpus, tmp_path, capsys):  # noqa: F811
+    asked = {**SMALL, "model": str(pythia), "corpus": str(tiny_corpus), "alphas": "1e-3,3e-3", "expansions": "1"}
+    said, written = [], []
+    for _ in range(2):
+        dictionaries.sweep(out=tmp_path, reporter=Reporter(quiet=True), **asked)
+        said.append(capsys.readouterr().out)
+        written.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")})
+    assert said[0] == said[1]
+    assert said[0].count("L0") == 2
+    assert written[0] == written[1]
+    assert not (tmp_path / "activations").exists()
+
+
 def test_the_command_line_knows_what_recipes_know():
     """`--estimate` and `--memory` are options of the commands too."""
     from saelens_n2g.cli import dictionaries as commands

@@ -176,7 +176,7 @@ def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they
         line = next(row for row in text.splitlines() if row.startswith(f"| {point.site} | {point.name} |"))
         score = "–" if alone.ce_loss_score is None else f"{alone.ce_loss_score:.4f}"
         assert f"| {score} | {alone.kl_div_with_sae:.4f} |" in line
-        assert f"CE score {score}  KL {alone.kl_div_with_sae:.4f}" in table_of(points)
+        assert f"CE score {score}  KL {alone.kl_div_with_sae:.4f}" in table_of(found["points"])
     for site in SITES:
         there = [point for point in points if point.site == site]
         names, values = found["mmcs"][str(site)]["names"], found["mmcs"][str(site)]["values"]

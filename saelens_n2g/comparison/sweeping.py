@@ -22,7 +22,7 @@ from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, passes_o
 from saelens_n2g.training.meter import Meter
 from saelens_n2g.training.parallel import SINGLE, Group
 from saelens_n2g.training.sweep import sweep, vary
-from saelens_n2g.training.sweep_report import Point, table_of
+from saelens_n2g.training.sweep_report import SWEEP, table_of
 
 CACHE = "activations"
 """Folder of what a sweep of several epochs keeps while it runs."""
@@ -74,10 +74,13 @@ def run_sweep(
     key: list[Any] = [config.key("text"), {k: v.as_json() for k, v in configs.items()}, list(map(str, sites))]
     with group.writer_first():
         _claim(folder, fingerprint([*key, *([len(part) for part in parts] if len(parts) > 1 else [])]))
-    points: list[Point] = []
+    points: list[dict[str, Any]] = []
     for part in parts:
         place = folder if len(parts) == 1 else folder / f"layers-{part[0].layer}-{part[-1].layer}"
-        points += _pass(workspace, fit, test, part, configs, place, group)
+        if not (place / SWEEP).exists():
+            _pass(workspace, fit, test, part, configs, place, group)
+            group.barrier()
+        points += read_json(place / SWEEP)["points"]
     return table_of(points)
 
 
@@ -89,15 +92,15 @@ def _pass(
     configs: Mapping[str, TrainingConfig],
     folder: Path,
     group: Group,
-) -> list[Point]:
-    """Train all dictionaries of some sites."""
+) -> None:
+    """Train all dictionaries of some sites, and write their comparison."""
     reporter, source = workspace.reporter, None
     if several_epochs(fit, next(iter(configs.values()))):
         with group.writer_first(), reporter.stage(f"activations at {', '.join(map(str, sites))}", "windows") as tick:
             store = harvest(workspace.subject, fit, dict.fromkeys(sites), folder / CACHE, report=tick)
         source = CachedBlocks(store, sites)
     with reporter.stage(f"{len(configs) * len(sites)} dictionaries on {', '.join(map(str, sites))}", "steps") as tick:
-        points = sweep(
+        sweep(
             workspace.subject,
             fit,
             test,
@@ -113,7 +116,6 @@ def _pass(
         )
     if group.is_writer and source is not None:
         shutil.rmtree(folder / CACHE)
-    return points
 
 
 def _device(subject: Subject, group: Group) -> str:

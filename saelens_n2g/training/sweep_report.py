@@ -18,6 +18,8 @@ from saelens_n2g.training.metrics import FeatureDensity, feature_density
 from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
 
 FORMAT, VERSION = "saelens-n2g/sweep", 1
+SWEEP = "sweep.json"
+"""Written last: whoever finds it finds all dictionaries and figures."""
 PANELS = 16
 """Dictionaries of a site whose firing rates are drawn, at most."""
 NOTE = (
@@ -55,18 +57,18 @@ class Point:
         }
 
 
-def table_of(points: Sequence[Point]) -> str:
-    """One line for each dictionary, for a terminal."""
-    width = max(len(point.name) for point in points)
+def table_of(points: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each dictionary, for a terminal; points as in `sweep.json`."""
+    width = max(len(point["name"]) for point in points)
     lines = []
     for point in points:
-        test = point.result.test
-        assert test is not None
-        score, kl = _in_the_model(point)
-        what = f"{point.site}  {point.name:{width}s}"
+        test, model = point["test"], point["behaviour"]
+        score = model and model["model_performance_preservation"]["ce_loss_score"]
+        kl = model and model["model_behavior_preservation"]["kl_div_with_sae"]
+        what = f"{point['site']}  {point['name']:{width}s}"
         lines.append(
-            f"{what}  L0 {test.l0:8.1f}  FVU {_share(test.fvu)}  CE score {_share(score)}  KL {_share(kl)}  "
-            f"dead {test.dead:,} of {test.dead + test.alive:,}"
+            f"{what}  L0 {test['l0']:8.1f}  FVU {_share(test['fvu'])}  CE score {_share(score)}  KL {_share(kl)}  "
+            f"dead {test['dead']:,} of {test['dead'] + test['alive']:,}"
         )
     return "\n".join(lines)
 
@@ -84,7 +86,6 @@ def write_comparison(
         "mmcs": {str(site): {"names": names, "values": values} for site, (names, values) in likeness.items()},
         "provenance": dict(provenance),
     }
-    write_json(folder / "sweep.json", value)
     tables = [f"Mean max cosine similarity at {site}\n\n{_square(*found)}" for site, found in likeness.items()]
     write_text(folder / "sweep.md", "\n".join([table(points, pca), *tables, MMCS_NOTE]))
     for site, curve in pca.items():
@@ -101,6 +102,7 @@ def write_comparison(
                 f"density-{site}",
                 partial(density_figure, densities, title=f"How often features at {site} fire"),
             )
+    write_json(folder / SWEEP, value)
 
 
 def _densities(points: Sequence[Point], site: Site) -> dict[str, FeatureDensity]:
