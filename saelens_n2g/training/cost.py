@@ -9,7 +9,8 @@ on the first windows of the text: a forward pass, steps of every kind of diction
 an evaluation of them. A step of an L1 dictionary is dearest at the start, where most features are active; where
 compressed rows can be used it gets several times cheaper later (docs/lab-notes.md), so its time is an upper bound.
 
-Left out: loading the model, reading text, checkpoints, figures, and the principal components of a sweep.
+Left out: loading the model, reading text, checkpoints, figures, the principal components of a sweep, and the passes of
+four windows through the whole model at the end.
 """
 
 from collections.abc import Mapping, Sequence
