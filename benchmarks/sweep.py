@@ -1,7 +1,8 @@
 """What a sweep costs beside one run, and where the time of both goes.
 
     python benchmarks/sweep.py                        # embedded model, layer 4, R 8, eight alphas, one thread
-    python benchmarks/sweep.py --tokens 300000 --batch 4096 --json figures.json
+    python benchmarks/sweep.py --tokens 300000 --batch 256 --json figures.json
+    python benchmarks/sweep.py --batch 4096 --sparse  # what the many steps of a long run cost: about 100 features active
 
 One run is a sweep of one dictionary, so both go the same road: from token windows to saved folders and the comparison.
 Loading the model and cutting the text are not counted, everything behind them is. The two are run one after the other
@@ -20,7 +21,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,6 +39,7 @@ from saelens_n2g.jobs.artefacts import write_json
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 from saelens_n2g.training import TrainingConfig
+from saelens_n2g.training.architectures.tied import TiedObjective
 from saelens_n2g.training.sweep import sweep, vary
 
 PARTS = {
@@ -89,6 +91,24 @@ class Clock:
                 self._inside.pop()
 
         return call
+
+
+@contextmanager
+def sparse_from_the_start(active: int = 100) -> Iterator[None]:
+    """Dictionaries whose biases are set by their first batch, so that `active` features fire on a row: the state that
+    most steps of a long run are in, which costs as much as a trained dictionary's. What is learnt means nothing."""
+    begun: set[int] = set()
+    step = TiedObjective.step
+
+    def begin(self: TiedObjective, batch: torch.Tensor) -> Any:
+        if id(self) not in begun:
+            begun.add(id(self))
+            before = batch @ self.unit_rows().T
+            self.bias.copy_(-before.quantile(1 - active / before.shape[1], dim=0))
+        return step(self, batch)
+
+    with patch.object(TiedObjective, "step", begin):
+        yield
 
 
 @contextmanager
@@ -214,9 +234,12 @@ def main() -> None:
     parser.add_argument("--one", type=float, default=3e-3, help="alpha of the single run")
     parser.add_argument("--rounds", type=int, default=1, help="single runs before the sweep, and as many after it")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sparse", action="store_true", help="about 100 active features from the first step on")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     asked, console = parser.parse_args(), Console(width=120)
     torch.set_num_threads(asked.threads)
+    if asked.sparse:
+        asked.lr = 1e-6  # so that they stay as many
     low, high, n = asked.alphas.split(",")
     alphas = [float(f"{a:.3g}") for a in np.geomspace(float(low), float(high), int(n))]
     subject = Subject.load("embedded", device="cpu")
@@ -230,9 +253,10 @@ def main() -> None:
     )
     site = Site(asked.layer, "resid_post")
     single, several = vary(base, {"alpha": [asked.one]}), vary(base, {"alpha": alphas})
-    one = [once(subject, fit, test, site, single) for _ in range(asked.rounds)]
-    many = [once(subject, fit, test, site, several)]
-    one += [once(subject, fit, test, site, single) for _ in range(asked.rounds)]
+    with sparse_from_the_start() if asked.sparse else nullcontext():
+        one = [once(subject, fit, test, site, single) for _ in range(asked.rounds)]
+        many = [once(subject, fit, test, site, several)]
+        one += [once(subject, fit, test, site, single) for _ in range(asked.rounds)]
     console.print(f"layer {asked.layer}, R {asked.expansion:g}, batch {asked.batch}, {base.samples:,} activations")
     figures = show(one, many, len(alphas), console) | steady(one, many, console)
     for name, found in (one[0]["dictionaries"] | many[0]["dictionaries"]).items():
