@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py                        # embedded model, layer 4, R 8, eight alphas, one thread
     python benchmarks/sweep.py --tokens 300000 --batch 256 --json figures.json
-    python benchmarks/sweep.py --batch 4096 --sparse  # what the many steps of a long run cost: about 100 features active
+    python benchmarks/sweep.py --batch 4096 --sparse  # as most of a long run is: about 100 active features
 
 One run is a sweep of one dictionary, so both go the same road: from token windows to saved folders and the comparison.
 Loading the model and cutting the text are not counted, everything behind them is. The two are run one after the other
