@@ -97,6 +97,14 @@ class Dictionary:
         """Whether encoder and decoder are one matrix, bit for bit."""
         return torch.equal(self.W_enc.T, self.W_dec)
 
+    def told(self, *keys: str) -> Mapping[str, Any]:
+        """The object that the metadata have under nested keys, such as "evaluation", "test"; empty where there is none,
+        as dictionaries from elsewhere know less of themselves."""
+        found: Any = self.metadata
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
     @property
     def rule(self) -> Relu:
         """From the product with the encoder to features."""

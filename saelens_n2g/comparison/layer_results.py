@@ -12,7 +12,7 @@ from typing import Any
 from saelens_n2g.comparison.results import GRADED, METRICS, TEXTS
 from saelens_n2g.comparison.scores import Score
 from saelens_n2g.errors import ArtefactError
-from saelens_n2g.jobs.artefacts import read_json, write_json
+from saelens_n2g.jobs.artefacts import read_format, read_json, write_json
 from saelens_n2g.scoring import Confusion, PairedComparison, Summary, compare_paired, summarise, summarise_counts
 
 FORMAT, VERSION = "saelens-n2g/layers", 1
@@ -144,10 +144,7 @@ class LayersResult:
     @classmethod
     def load(cls, path: Path) -> "LayersResult":
         """Inverse of `save`. Raises `ArtefactError` if the file is missing, damaged or of another format."""
-        value = read_json(path)
-        if not isinstance(value, dict) or (value.get("format"), value.get("version")) != (FORMAT, VERSION):
-            found = [value.get("format"), value.get("version")] if isinstance(value, dict) else type(value).__name__
-            raise ArtefactError(f"file {path}", f"format {FORMAT!r}, version {VERSION}", str(found))
+        value = read_format(path, FORMAT, VERSION)
         try:
             return cls(
                 value["title"],

@@ -112,9 +112,9 @@ def run_layers(config: LayersConfig, folder: Path, reporter: Reporter) -> Layers
             workspace.subject.check(config.at(layer).site(config.basis))
             if config.basis == "sae":
                 sae_basis(Site(layer, config.run.stream), load_dictionary(Path(str(config.at(layer).dictionary))))
-        workspace.windows  # noqa: B018  # loaded before it is shared
+        workspace.load("windows")
         workspace.store_for([config.at(layer) for layer in config.layers])
-        workspace.texts  # noqa: B018  # counted once for all layers
+        workspace.load("texts")
     layers = tuple(_layer(workspace, config, layer) for layer in config.layers)
     with reporter.stage("report"):
         result = LayersResult.of(
@@ -157,7 +157,7 @@ def _layer(workspace: Workspace, config: LayersConfig, layer: int) -> LayerResul
         place = _place(config, workspace.folder, layer, part)
         if not _finished(config, workspace.folder, layer, part):
             if basis is None:
-                at.neurons if config.basis == "neurons" else at.stream  # noqa: B018  # before they are shared
+                at.load("neurons" if config.basis == "neurons" else "stream")
                 basis = build(at, config.basis)
             stage = workspace.reporter.stage(f"layer {layer}: {part}", "units")
             with stage as tick, publishing(place, {"key": config.key(layer, part)}) as work:

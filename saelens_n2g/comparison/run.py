@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from saelens_n2g.bases.foreign import load_dictionary
-from saelens_n2g.bases.formats import SaeMetadata
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.explain import explain_basis
@@ -21,7 +20,7 @@ from saelens_n2g.comparison.units import rule_as_json
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.graphs.methods import find_method
-from saelens_n2g.jobs.artefacts import publishing, read_json, require, write_json, write_text
+from saelens_n2g.jobs.artefacts import claim, publishing, read_json, require, write_text
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.parallel import SINGLE, Group
@@ -74,25 +73,17 @@ def train_dictionary(workspace: Workspace, group: Group = SINGLE) -> Path:
             require(folder / "sae", "dictionary")
             return folder / "sae"
         if group.is_writer:
-            _claim(folder, config.key("dictionary"))
+            claim(folder, config.key("dictionary"))
         fit = torch.from_numpy(workspace.fit_tokens)
         stream = workspace.stream
-    device = str(workspace.subject.device if group.size == 1 else workspace.subject.device.type)
-    metadata = SaeMetadata(
-        model_name=config.subject.model,
-        hook_name=Site(config.layer, config.stream).hook,
-        context_size=config.text.width,
-        prepend_bos=workspace.subject.bos_id is not None,
-        dataset_path=config.text.corpus,
-        extra={"provenance": workspace.provenance()},
-    )
+    site, device = Site(config.layer, config.stream), group.named(workspace.subject.device)
     seen = spread(workspace.windows.subset(workspace.split[1]), JUDGED)
-    with workspace.reporter.stage(f"dictionary on {Site(config.layer, config.stream)}", "steps") as tick:
+    with workspace.reporter.stage(f"dictionary on {site}", "steps") as tick:
         result = train(
             replace(config.training, device=device),
             stream[fit],
             folder,
-            metadata=metadata,
+            metadata=workspace.metadata(site),
             test_rows=stream[~fit],
             on_step=lambda step, total, _line: tick(step, total),
             report=workspace.reporter.note,
@@ -104,21 +95,13 @@ def train_dictionary(workspace: Workspace, group: Group = SINGLE) -> Path:
     return result.folder
 
 
-def _claim(folder: Path, key: str) -> None:
-    """Make `folder` the place of the training with this key; checkpoints of other settings are cleared away."""
-    owner = folder / "settings.json"
-    if folder.exists() and not (owner.exists() and read_json(owner) == {"key": key}):
-        shutil.rmtree(folder)
-    write_json(owner, {"key": key})
-
-
 def explained(workspace: Workspace, name: str) -> BasisResult:
     """Units of one basis, explained and scored; from disk if that was done before."""
     folder = workspace.folder / "bases" / name
     if workspace.finished("explain", name):
         require(folder, "explained basis")
         return _stored(folder / "basis.json")
-    workspace.store  # noqa: B018  # harvested under a bar of its own, before this one opens
+    workspace.load("store")  # under a bar of its own, before this one opens
     stage = workspace.reporter.stage(f"explain {name}", "units")
     with stage as tick, publishing(folder, {"key": workspace.config.key("explain", name)}) as work:
         result = explain_basis(workspace, name, work, tick)
@@ -178,14 +161,11 @@ def _dictionary(workspace: Workspace) -> dict[str, Any]:
     config = workspace.config
     folder = Path(config.dictionary) if config.dictionary else workspace.folder / "dictionary" / "sae"
     dictionary = load_dictionary(folder)
-    known = dictionary.metadata
     out: dict[str, Any] = {"d_in": dictionary.d_in, "d_sae": dictionary.d_sae, "tied": dictionary.tied}
     if dictionary.architecture != "standard":
         out["architecture"] = dictionary.architecture
-    evaluation, training = known.get("evaluation"), known.get("training")
-    test = evaluation.get("test") if isinstance(evaluation, dict) else None
-    if isinstance(test, dict):
-        out |= {k: test[k] for k in ("fvu", "fvu_typical", "l0", "dead") if k in test}
-    if isinstance(training, dict):
-        out |= {"samples": known.get("training_samples"), "alpha": training.get("alpha")}
+    test = dictionary.told("evaluation", "test")
+    out |= {k: test[k] for k in ("fvu", "fvu_typical", "l0", "dead") if k in test}
+    if training := dictionary.told("training"):
+        out |= {"samples": dictionary.metadata.get("training_samples"), "alpha": training.get("alpha")}
     return out

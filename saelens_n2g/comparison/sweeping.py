@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from saelens_n2g.activations import harvest
-from saelens_n2g.bases.formats import SaeMetadata
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
-from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
+from saelens_n2g.jobs.artefacts import claim, fingerprint, read_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
-from saelens_n2g.subject import Subject
 from saelens_n2g.training.blocks import CachedBlocks
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.cost import Cost, cost_of_run, cost_of_sweep, passes_of, several_epochs
@@ -61,7 +59,7 @@ def run_sweep(
     for site in sites:
         subject.check(site)
     fit, test = (windows.subset(rows) for rows in workspace.split)
-    base = replace(base, samples=samples or fit.n_tokens // base.batch * base.batch, device=_device(subject, group))
+    base = replace(base, samples=samples or fit.n_tokens // base.batch * base.batch, device=group.named(subject.device))
     configs = vary(base, settings)
     with reporter.stage("estimate of what it costs"):
         meter = Meter(subject, fit, sites)
@@ -73,7 +71,8 @@ def run_sweep(
         return ""
     key: list[Any] = [config.key("text"), {k: v.as_json() for k, v in configs.items()}, list(map(str, sites))]
     with group.writer_first():
-        _claim(folder, fingerprint([*key, *([len(part) for part in parts] if len(parts) > 1 else [])]))
+        claimed = fingerprint([*key, *([len(part) for part in parts] if len(parts) > 1 else [])])
+        claim(folder, claimed, refuse="sweep")
     points: list[dict[str, Any]] = []
     for part in parts:
         place = folder if len(parts) == 1 else folder / f"layers-{part[0].layer}-{part[-1].layer}"
@@ -107,7 +106,7 @@ def _pass(
             sites,
             configs,
             folder,
-            metadata=lambda site: metadata_of(workspace, site),
+            metadata=workspace.metadata,
             source=source,
             provenance=workspace.provenance(),
             on_step=lambda step, total, _line: tick(step, total),
@@ -118,24 +117,6 @@ def _pass(
         shutil.rmtree(folder / CACHE)
 
 
-def _device(subject: Subject, group: Group) -> str:
-    """Where dictionaries are trained; several processes have a GPU each, whose number is theirs."""
-    return str(subject.device if group.size == 1 else subject.device.type)
-
-
-def metadata_of(workspace: Workspace, site: Site) -> SaeMetadata:
-    """What a dictionary at `site` is trained on, for its metadata."""
-    config = workspace.config
-    return SaeMetadata(
-        model_name=config.subject.model,
-        hook_name=site.hook,
-        context_size=config.text.width,
-        prepend_bos=workspace.subject.bos_id is not None,
-        dataset_path=config.text.corpus,
-        extra={"provenance": workspace.provenance()},
-    )
-
-
 def cost_of_training(workspace: Workspace) -> Cost:
     """What `comparison.run.train_dictionary` takes in a run that has nothing yet."""
     config, subject, windows = workspace.config, workspace.subject, workspace.windows
@@ -143,11 +124,3 @@ def cost_of_training(workspace: Workspace) -> Cost:
     fit = int(workspace.fit_tokens.sum())
     training = replace(config.training, device=str(subject.device))
     return cost_of_run(Meter(subject, windows, [site]), windows, fit, site, training)
-
-
-def _claim(folder: Path, key: str) -> None:
-    """Make `folder` the place of this sweep, or refuse one that holds another."""
-    owner = folder / "settings.json"
-    if owner.exists() and read_json(owner) != {"key": key}:
-        raise InputError(f"folder {folder}", "a sweep of these settings, or nothing", "a sweep of others")
-    write_json(owner, {"key": key})

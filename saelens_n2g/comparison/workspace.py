@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from saelens_n2g.activations import ActivationStore, harvest
+from saelens_n2g.bases.formats import SaeMetadata
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.scores import TextScores
 from saelens_n2g.comparison.vocabulary import Vocabulary
@@ -191,13 +192,30 @@ class Workspace:
         """
         assert config.key("text") == self.config.key("text"), "another text"
         other = Workspace(config, self.folder, self.reporter)
-        shared = {"subject", "windows", "split", "fit_tokens", "store", "texts", "fit_text", "neighbours"}
+        shared = {"subject", "windows", "split", "fit_tokens", "store", "texts", "fit_text", "neighbours", "vocabulary"}
         if config.augmenter == self.config.augmenter:
             shared.add("_augmenter")
         if all(getattr(config, name) == getattr(self.config, name) for name in ("layer", "stream", "neurons", "rule")):
             shared |= {"stream", "neurons"}
         other.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
         return other
+
+    def load(self, *names: str) -> None:
+        """Have parts of this workspace loaded or made now: before they are shared, or under bars of their own."""
+        for name in names:
+            getattr(self, name)
+
+    def metadata(self, site: Site) -> SaeMetadata:
+        """What a dictionary at `site` is trained on."""
+        config = self.config
+        return SaeMetadata(
+            model_name=config.subject.model,
+            hook_name=site.hook,
+            context_size=config.text.width,
+            prepend_bos=self.subject.bos_id is not None,
+            dataset_path=config.text.corpus,
+            extra={"provenance": self.provenance()},
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Subject, text, settings, versions."""

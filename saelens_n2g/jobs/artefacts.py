@@ -95,6 +95,30 @@ def read_json(path: Path) -> Any:
         raise ArtefactError(f"file {path}", "a whole JSON file", str(error)) from error
 
 
+def read_format(path: Path, name: str, version: int) -> dict[str, Any]:
+    """The JSON object in `path`, which says of which format it is. Raises `ArtefactError` if it is missing, not whole,
+    or of another format or version."""
+    value = read_json(path)
+    if not isinstance(value, dict) or (value.get("format"), value.get("version")) != (name, version):
+        found = [value.get("format"), value.get("version")] if isinstance(value, dict) else type(value).__name__
+        raise ArtefactError(f"file {path}", f"format {name!r}, version {version}", str(found))
+    return value
+
+
+def claim(folder: Path, key: str, *, refuse: str | None = None) -> None:
+    """Make `folder` the place of what `key` decides, which `settings.json` in it records.
+
+    A folder that is another's is cleared away; with `refuse`, the name of what lies in such folders, that raises
+    `InputError` instead.
+    """
+    owner, known = folder / "settings.json", {"key": key}
+    if refuse is not None and owner.exists() and read_json(owner) != known:
+        raise InputError(f"folder {folder}", f"a {refuse} of these settings, or nothing", f"a {refuse} of others")
+    if refuse is None and folder.exists() and not (owner.exists() and read_json(owner) == known):
+        shutil.rmtree(folder)
+    write_json(owner, known)
+
+
 @contextlib.contextmanager
 def publishing(folder: Path, meta: dict[str, Any]) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `folder`, with its commit marker, when the block succeeds.

@@ -4,7 +4,6 @@ The subject has read the text once, for the units; training reads its fit docume
 lies what `training.sweep` writes: a folder per site and variant with the dictionary in `sae/`, frontiers, `sweep.md`.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from saelens_n2g.activations import ActivationStore
 from saelens_n2g.bases.foreign import load_dictionary
-from saelens_n2g.comparison.sweeping import metadata_of
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import InputError
-from saelens_n2g.jobs.artefacts import read_json, write_json
+from saelens_n2g.jobs.artefacts import claim, read_json, write_json
 from saelens_n2g.sites import Site
 from saelens_n2g.study.config import StudyConfig
 from saelens_n2g.training.blocks import BLOCK_ROWS
@@ -81,10 +79,7 @@ def trained(config: StudyConfig, folder: Path) -> bool:
 def train_all(workspace: Workspace, config: StudyConfig) -> None:
     """Train what `config` says in one pass, or go on with it; `workspace` has the activations of all layers."""
     folder, key = workspace.folder / FOLDER, {"key": config.training_key()}
-    owner = folder / "settings.json"
-    if folder.exists() and not (owner.exists() and read_json(owner) == key):
-        shutil.rmtree(folder)
-    write_json(owner, key)
+    claim(folder, config.training_key())
     sites = [Site(layer, config.run.stream) for layer in config.layers]
     fit, test = (workspace.windows.subset(rows) for rows in workspace.split)
     device = str(workspace.subject.device)
@@ -98,7 +93,7 @@ def train_all(workspace: Workspace, config: StudyConfig) -> None:
             sites,
             configs,
             folder,
-            metadata=lambda site: metadata_of(workspace, site),
+            metadata=workspace.metadata,
             source=FitBlocks(workspace.store, sites, workspace.fit_tokens),
             judged=0,
             provenance=workspace.provenance(),
@@ -111,14 +106,11 @@ def train_all(workspace: Workspace, config: StudyConfig) -> None:
 def described(folder: Path) -> dict[str, Any]:
     """What a dictionary says of itself: size, kind, error and sparsity on test activations. Others may know less."""
     dictionary = load_dictionary(folder)
-    known = dictionary.metadata
     out: dict[str, Any] = {
         "d_sae": dictionary.d_sae, "architecture": dictionary.architecture, "tied": dictionary.tied,
     }  # fmt: skip
-    evaluation, training = known.get("evaluation"), known.get("training")
-    test = evaluation.get("test") if isinstance(evaluation, dict) else None
-    if isinstance(test, dict):
-        out |= {k: test[k] for k in ("fvu", "l0", "dead", "alive") if k in test}
-    if isinstance(training, dict):
-        out |= {"samples": known.get("training_samples"), "trained_as": training.get("architecture")}
+    test = dictionary.told("evaluation", "test")
+    out |= {k: test[k] for k in ("fvu", "l0", "dead", "alive") if k in test}
+    if training := dictionary.told("training"):
+        out |= {"samples": dictionary.metadata.get("training_samples"), "trained_as": training.get("architecture")}
     return out

@@ -15,7 +15,7 @@ import numpy as np
 
 from saelens_n2g.comparison.results import EXPLAINERS, GRADED, TEXTS
 from saelens_n2g.errors import ArtefactError
-from saelens_n2g.jobs.artefacts import read_json, write_json
+from saelens_n2g.jobs.artefacts import read_format, write_json
 from saelens_n2g.scoring import Summary, compare_paired
 from saelens_n2g.study.config import SHUFFLED
 from saelens_n2g.study.fragments import KINDS
@@ -208,10 +208,7 @@ class StudyResult:
     @classmethod
     def load(cls, path: Path) -> "StudyResult":
         """Inverse of `save`. Raises `ArtefactError` if the file is missing, damaged or of another format."""
-        value = read_json(path)
-        if not isinstance(value, dict) or (value.get("format"), value.get("version")) != (FORMAT, VERSION):
-            found = [value.get("format"), value.get("version")] if isinstance(value, dict) else type(value).__name__
-            raise ArtefactError(f"file {path}", f"format {FORMAT!r}, version {VERSION}", str(found))
+        value = read_format(path, FORMAT, VERSION)
         try:
             cells = tuple(Cell.from_json(cell) for cell in value["cells"])
             return cls(cells, value["protocol"], value["dictionaries"], value["provenance"])

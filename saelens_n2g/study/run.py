@@ -77,11 +77,11 @@ def _prepare(workspace: Workspace, config: StudyConfig) -> None:
             site = subject.check(config.at(layer, name).site("neurons" if name == "neurons" else "sae"))
             if isinstance(config.dictionaries.get(name), str):
                 sae_basis(site, load_dictionary(Path(str(place_of(config, workspace.folder, layer, name)))))
-    workspace.windows  # noqa: B018  # loaded before it is shared
+    workspace.load("windows")
     stream = next((name for name in config.names if name != "neurons"), None)
     kinds = [name for name in (*plain[: "neurons" in plain], stream) if name is not None]
     workspace.store_for([config.at(layer, name) for layer in config.layers for name in kinds])
-    workspace.texts  # noqa: B018  # counted once for all layers
+    workspace.load("texts")
     if not trained(config, workspace.folder):
         train_all(workspace, config)
 
@@ -100,9 +100,8 @@ def _layer(workspace: Workspace, config: StudyConfig, layer: int) -> list[Cell]:
     for name in config.names:
         place = _place(workspace.folder, layer, name)
         if not _finished(config, workspace.folder, layer, name):
-            at.neurons if name == "neurons" else at.stream  # noqa: B018  # before they are shared
+            at.load("neurons" if name == "neurons" else "stream", "vocabulary")
             own = at.under(config.at(layer, name))
-            vars(own)["vocabulary"] = at.vocabulary  # heard once for all bases of a site
             dictionary = place_of(config, workspace.folder, layer, name)
             stage = workspace.reporter.stage(f"layer {layer}: {name}", "fits")
             with stage as tick, publishing(place, {"key": config.key(layer, name)}) as work:

@@ -91,6 +91,10 @@ class Group(ABC):
                 f"{thing} of {self.size} processes", "the same in all", f"others in {', '.join(apart)} than in 0"
             )
 
+    def named(self, device: torch.device) -> str:
+        """What the settings call a device: of several processes each has a GPU of its own number."""
+        return str(device if self.size == 1 else device.type)
+
     @abstractmethod
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over processes, bit for bit the same in all."""
