@@ -10,7 +10,7 @@ belongs to the i-th True of `windows.mask`. All sites keep the same positions, s
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -44,13 +44,21 @@ class ActivationModel(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+def token_batches(windows: Windows, size: int) -> Iterator[tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]]:
+    """Token ids of `size` windows at a time, and the positions that are scored; without padding that all have."""
+    mask = windows.mask
+    for start in range(0, len(windows), size):
+        width = int(windows.lengths[start : start + size].max())
+        ids = torch.from_numpy(windows.tokens[start : start + size, :width]).long()
+        yield ids, torch.from_numpy(mask[start : start + size, :width])
+
+
 def scored_rows(
     subject: ActivationModel, windows: Windows, sites: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "token width"]]:
     """Per site the activations of the scored tokens of a few windows, on the CPU: one call of the subject."""
-    width = int(windows.lengths.max())
-    found = subject.activations(torch.from_numpy(windows.tokens[:, :width]).long(), list(sites))
-    mask = torch.from_numpy(windows.mask[:, :width])
+    ((ids, mask),) = token_batches(windows, len(windows))
+    found = subject.activations(ids, list(sites))
     return {site: found[site].cpu()[mask] for site in sites}
 
 

@@ -90,8 +90,7 @@ def cost(configs=CONFIGS, sites=SITES, fit=FIT) -> Cost:
 @pytest.mark.parametrize("buffer", [128, 100_000])
 @pytest.mark.parametrize("steps", [1, 5, 16, 17, 40])
 def test_a_sweep_runs_the_subject_on_as_many_tokens_as_said(tmp_path, monkeypatch, buffer, steps):
-    for module in ("sweep", "cost"):
-        monkeypatch.setattr(f"saelens_n2g.training.{module}.BUFFER_ROWS", buffer)
+    monkeypatch.setattr("saelens_n2g.training.sweep.BUFFER_ROWS", buffer)
     configs = {k: replace(v, samples=32 * steps) for k, v in list(CONFIGS.items())[1:]}
     said, subject = cost(configs), Tables()
     points = sweep(
@@ -119,7 +118,7 @@ def test_a_sweep_out_of_a_cache_runs_the_subject_once(tmp_path):
 
 
 def test_less_than_an_epoch_is_not_counted_as_one(monkeypatch):
-    monkeypatch.setattr("saelens_n2g.training.cost.BUFFER_ROWS", 128)
+    monkeypatch.setattr("saelens_n2g.training.sweep.BUFFER_ROWS", 128)
     whole = FIT.n_tokens // 32
     reads = [tokens_read(FIT, replace(BASE, samples=32 * steps)) for steps in (4, whole, 2 * whole, 2 * whole + 4)]
     assert reads[0] < reads[1]

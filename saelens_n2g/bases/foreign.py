@@ -24,7 +24,7 @@ from torch import Tensor
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.formats import CONFIG, SPARSITY, WEIGHTS, check_tensors, load_saelens, load_tensors
 from saelens_n2g.errors import ArtefactError
-from saelens_n2g.jobs.artefacts import COMMIT, committed, read_json
+from saelens_n2g.jobs.artefacts import COMMIT, committed, read_json, sha256_of
 from saelens_n2g.sites import Site
 
 
@@ -56,6 +56,11 @@ def reader(name: str, weights: str, *others: str) -> Callable[[Callable[[Path], 
 def dictionary_files() -> frozenset[str]:
     """Names of all files that a dictionary may consist of, in any layout."""
     return frozenset(name for one in READERS for name in (one.weights, *one.others))
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of the dictionary in `folder`, by name."""
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name in dictionary_files()}
 
 
 def reader_of(folder: Path) -> Reader | None:

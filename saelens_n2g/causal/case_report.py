@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from saelens_n2g import figures
-from saelens_n2g.causal.cases import Ablation, ContextAblation, Downstream, Histogram
+from saelens_n2g.causal.cases import Ablation, ContextAblation, Downstream, Histogram, Pairs
 from saelens_n2g.causal.patterns import Against
 from saelens_n2g.figures import COLOURS, INK, MUTED, RULE, Kind, save
 from saelens_n2g.jobs.artefacts import write_json, write_text
+from saelens_n2g.markdown import lines
 
 FORMAT, VERSION = "saelens-n2g/case", 1
 STYLE: dict[str, Any] = {"axes.labelcolor": MUTED, "axes.labelsize": 8.0, "ytick.color": MUTED, "ytick.labelsize": 7.5}
 """What this figure has beside `figures.STYLE`."""
-Pairs = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def markdown(case: Case) -> str:
         parts += [
             f"**What follows** at {case.later}: largest mean changes of its dictionary's features without the unit, "
             f"over {case.downstream.positions:,} positions where it is strong",
-            _grid(
+            lines(
                 ["Feature", "mean with it", "change without it"],
                 [[str(i), f"{mean:.4g}", f"{change:+.4g}"] for i, mean, change in case.downstream.units],
             ),
@@ -150,7 +150,7 @@ def _caveats() -> str:
 def _tokens(known: Histogram) -> str:
     rows = [[quoted(token), f"{sum(counts):,}", f"{_strong(counts):,}"] for token, counts in known.counts.items()]
     rows.append(["all others", f"{sum(known.others):,}", f"{_strong(known.others):,}"])
-    return _grid(["Token", "above zero", "above half of the maximum"], rows)
+    return lines(["Token", "above zero", "above half of the maximum"], rows)
 
 
 def _strong(counts: Sequence[int]) -> int:
@@ -163,7 +163,7 @@ def _against(found: Mapping[str, Against]) -> str:
         return [share, *(f"{n:,}" for n in numbers), "–" if one.f1 is None else f"{one.f1:.3f}"]
 
     head = ["Fires", "matches", "firing", "both", "false positives", "false negatives", "F1"]
-    return _grid(head, [cells(share, one) for share, one in found.items()])
+    return lines(head, [cells(share, one) for share, one in found.items()])
 
 
 def _effects(case: Case, low: Pairs, high: Pairs) -> str:
@@ -171,7 +171,7 @@ def _effects(case: Case, low: Pairs, high: Pairs) -> str:
         [quoted(case.string(a)), f"{x:+.3f}", quoted(case.string(b)), f"{y:+.3f}"]
         for (a, x), (b, y) in zip(low, high, strict=True)
     ]
-    return _grid(["Most lowered", "by", "most raised", "by"], rows)
+    return lines(["Most lowered", "by", "most raised", "by"], rows)
 
 
 def _context(case: Case, one: ContextAblation) -> str:
@@ -188,11 +188,6 @@ def _plain(text: str) -> str:
         text = text.replace(mark, f"\\{mark}")
     text = text.replace("\n", "⏎")
     return "".join(c if c.isprintable() else "�" for c in text)
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = [":---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
 
 
 # --- figure ---------------------------------------------------------------------------------------------------

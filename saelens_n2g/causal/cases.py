@@ -12,7 +12,7 @@ Taking a unit out means x' = x - c d at every position where it is above zero: i
 else left as it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saelens_n2g.activations import token_batches
 from saelens_n2g.bases.base import AffineBasis, Basis
 from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.bases.sae import SaeBasis
@@ -30,6 +31,8 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
+Pairs = tuple[tuple[int, float], ...]
+"""Tokens, each with a value."""
 BATCH = 4
 """Windows a forward pass. Their logits are held twice, and those of firing positions twice more."""
 REACH = 24
@@ -127,9 +130,9 @@ class Ablation:
 
     positions: int
     """Where it is above the floor and a token follows."""
-    lowered: tuple[tuple[int, float], ...]
+    lowered: Pairs
     """Tokens whose log-probability falls most, with the mean change in nats, most first."""
-    raised: tuple[tuple[int, float], ...]
+    raised: Pairs
     """Those whose log-probability rises most."""
     next_token: float
     """Mean change of the log-probability of the token that follows in the text."""
@@ -141,15 +144,6 @@ class Ablation:
         return asdict(self)
 
 
-def _batches(windows: Windows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids, and which positions are scored."""
-    mask = windows.mask
-    for start in range(0, len(windows), size):
-        width = int(windows.lengths[start : start + size].max())
-        ids = torch.from_numpy(windows.tokens[start : start + size, :width]).long()
-        yield ids, torch.from_numpy(mask[start : start + size, :width])
-
-
 def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, top: int = 10) -> Ablation:
     """Take the unit out wherever it is above zero in `windows`, and look at the predictions at the very positions where
     it is above `floor`.
@@ -158,7 +152,7 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float
     """
     change = torch.zeros(subject.d_vocab, dtype=torch.float64)
     count, following, kl = 0, 0.0, 0.0
-    for ids, scored in _batches(windows, BATCH):
+    for ids, scored in token_batches(windows, BATCH):
         seen: list[Tensor] = []
 
         def keep(x: Tensor, into: list[Tensor] = seen) -> Tensor:
@@ -186,11 +180,16 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float
             f"unit {unit.index} of {unit.basis.name!r}", "a firing position with a token behind it", "none"
         )
     mean = change / count
-    low, high = mean.topk(top, largest=False), mean.topk(top)
-    return Ablation(count, _pairs(low), _pairs(high), following / count, kl / count)
+    return Ablation(count, *extremes(mean, top), following / count, kl / count)
 
 
-def _pairs(found: Any) -> tuple[tuple[int, float], ...]:
+def extremes(change: Float[Tensor, "vocab"], top: int = 10) -> tuple[Pairs, Pairs]:
+    """The tokens with the lowest and with the highest values, most extreme first, each with its value."""
+    low, high = (change.topk(top, largest=largest) for largest in (False, True))
+    return _pairs(low), _pairs(high)
+
+
+def _pairs(found: Any) -> Pairs:
     return tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
 
@@ -263,7 +262,7 @@ def downstream(
         raise InputError(f"basis {later.name!r} at {later.site}", f"a layer behind {unit.site}", str(later.site))
     base = torch.zeros(later.n_features, dtype=torch.float64)
     change, count = torch.zeros_like(base), 0
-    for ids, scored in _batches(windows, BATCH):
+    for ids, scored in token_batches(windows, BATCH):
         found = subject.activations(ids, [unit.site, later.site])
         fires = (unit.values(found[unit.site]).cpu() > floor) & scored
         if not fires.any():
@@ -287,7 +286,7 @@ def last_streams(
     `Subject.direct_effect` is taken about. Raises `InputError` if there are none."""
     last = Site(subject.n_layers - 1, "resid_post")
     found: list[Tensor] = []
-    for ids, scored in _batches(windows, BATCH):
+    for ids, scored in token_batches(windows, BATCH):
         seen = subject.activations(ids, sorted({unit.site, last}))
         fires: Int[Tensor, "n 2"] = torch.nonzero((unit.values(seen[unit.site]).cpu() > floor) & scored)
         found.append(seen[last].cpu()[fires[:, 0], fires[:, 1]])

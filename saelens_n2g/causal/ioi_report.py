@@ -1,16 +1,18 @@
 """An IOI analysis for readers: `ioi.md`, and `ioi.png` and `ioi.svg` with the two curves of every basis."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from saelens_n2g import figures
 from saelens_n2g.causal.patching import Point
-from saelens_n2g.causal.study import PASSES, SIZES, TYPICAL, Curves, IoiResult
+from saelens_n2g.causal.study import PASSES, SIZES, Curves, IoiResult
 from saelens_n2g.figures import COLOURS, INK, MARKERS, MUTED, RULE, Kind, save
 from saelens_n2g.jobs.artefacts import write_json, write_text
+from saelens_n2g.markdown import grid
+from saelens_n2g.training.metrics import TYPICAL
 
 STYLE: dict[str, Any] = {"axes.labelcolor": MUTED, "axes.labelsize": 8.0, "ytick.color": MUTED, "ytick.labelsize": 7.5}
 """What this figure has beside `figures.STYLE`."""
@@ -47,7 +49,7 @@ def markdown(result: IoiResult) -> str:
         f"The gap, KL(plain run || counterfactual run) at the last token, is {result.gap:.3f} nats. Share of it that k "
         "features close when they take their counterfactual values: the best set of at most k that ACDC reached / the "
         "k of the largest first-order effect. 1: the counterfactual run; below 0: farther from it than the plain run.",
-        _grid(
+        grid(
             ["Basis", "Features", "differ", "all", *(f"k = {k}" for k in SIZES), "passes"],
             [_row(one) for one in result.curves],
         ),
@@ -55,7 +57,7 @@ def markdown(result: IoiResult) -> str:
     dictionaries = [one for one in result.curves if "fvu" in one.facts]
     if dictionaries:
         head = ["Dictionary", "FVU, test text", "typical rows", "FVU, prompts", "L0, prompts", "missed of the edit"]
-        parts += ["How well the dictionaries rebuild", _grid(head, [_dictionary(one) for one in dictionaries])]
+        parts += ["How well the dictionaries rebuild", grid(head, [_dictionary(one) for one in dictionaries])]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in conventions(result))]) + "\n"
 
 
@@ -72,11 +74,6 @@ def _dictionary(one: Curves) -> list[str]:
     facts = one.facts
     test = ["–" if facts.get(name) is None else f"{facts[name]:.3f}" for name in ("fvu_test", "fvu_typical_test")]
     return [one.name, *test, f"{facts['fvu']:.3f}", f"{facts['l0']:.1f}", f"{facts['fvu_edit']:.3f}"]
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = [":---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in [head, rule, *rows])
 
 
 def conventions(result: IoiResult) -> list[str]:

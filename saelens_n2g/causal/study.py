@@ -23,14 +23,13 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.progress import Tick
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
+from saelens_n2g.training.metrics import TYPICAL
 
 FORMAT, VERSION = "saelens-n2g/ioi", 1
 SIZES = (8, 16, 32, 64, 128)
 """Numbers of features whose share of the gap is reported."""
 PASSES = 0.75
 """Share of texts on which a subject must prefer the right name for conclusions to be drawn."""
-TYPICAL = 3.0
-"""Positions farther from the corpus mean than this many times the median distance are massive."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from saelens_n2g.bases.foreign import load_dictionary
+from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.hub import locate_dictionary
 from saelens_n2g.bases.sae import SaeBasis, sae_basis
 from saelens_n2g.causal.case_report import Case, Lens, write_case
-from saelens_n2g.causal.cases import CaseUnit, ablation, context_ablation, downstream, histogram, last_streams
+from saelens_n2g.causal.cases import CaseUnit, ablation, context_ablation, downstream, extremes, histogram, last_streams
 from saelens_n2g.causal.patterns import APOSTROPHE, SHARES, against, best_unit, compiled, matching
-from saelens_n2g.commands.ioi import checksums
 from saelens_n2g.commands.settings import config_of
+from saelens_n2g.commands.text import number
 from saelens_n2g.commands.units import one_unit
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.corpus import Windows
@@ -48,12 +48,14 @@ def case(
     pattern: str | None = None,
     windows: int = WINDOWS,
     chosen: Mapping[str, Any] | None = None,
+    within: Workspace | None = None,
     **options: Any,
 ) -> Path:
     """Study one unit and write `OUT/case/`; the path of its text, which is printed.
 
     later: a dictionary of a later layer. pattern: see `patterns.matching`. windows: on which the unit is taken out,
-    drawn from those where it is above half of its maximum. chosen: how the unit was found, for the provenance.
+    drawn from those where it is above half of its maximum. chosen: how the unit was found, for the provenance. within:
+    as in `one_unit`.
     `options` are those of `config_of`. Raises `InputError`, `UnitError` for a unit that never fires in the fit text.
     """
     expression = None if pattern is None else compiled(pattern)
@@ -61,7 +63,7 @@ def case(
         raise InputError("option windows", "an integer >= 1", str(windows))
     behind = None if later is None else _later(later)
     config = config_of(unit=unit, dictionary=dictionary, **options)
-    workspace, basis, found = one_unit(config, unit, out, reporter)
+    workspace, basis, found = one_unit(config, unit, out, reporter, within)
     subject = workspace.subject
     one = CaseUnit.of(basis, found.index, subject.width(basis.site))
     with reporter.stage(f"study {unit}", "parts") as tick:
@@ -119,9 +121,7 @@ def _studied(
 
 def _lens(subject: Subject, one: CaseUnit, windows: Windows, floor: float) -> Lens:
     effect = subject.direct_effect(last_streams(subject, one, windows, floor=floor), one.direction)
-    low, high = effect.topk(10, largest=False), effect.topk(10)
-    pairs = [tuple(zip(t.indices.tolist(), t.values.tolist(), strict=True)) for t in (low, high)]
-    return Lens(*pairs)
+    return Lens(*extremes(effect))
 
 
 def _fires(values: Float[np.ndarray, "token"], share: float, largest: float) -> Bool[np.ndarray, "token"]:
@@ -176,13 +176,10 @@ def best_case(*, dictionary: str, out: Path, reporter: Reporter, pattern: str = 
     kind = "the feature of" if best.f1 >= FOUND else "no feature is of these tokens; the nearest is"
     said = (
         f"tokens that match {pattern}: {kind} {site}/sae/{best.unit}, firing {_above(best.share)}: F1 {best.f1:.3f} on "
-        f"{int(matched[fit].sum())} tokens of the fit text, {_number(test.f1)} on {test.matches} of the test text"
+        f"{int(matched[fit].sum())} tokens of the fit text, {number(test.f1)} on {test.matches} of the test text"
     )
     reporter.note(said)
     chosen = {"said": said, "f1_fit": best.f1, "f1_test": test.f1, "share": best.share, "found": best.f1 >= FOUND}
     unit = f"{site}/sae/{best.unit}"
-    return case(unit=unit, out=out, reporter=reporter, dictionary=dictionary, pattern=pattern, chosen=chosen, **options)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+    given: dict[str, Any] = {"dictionary": dictionary, "pattern": pattern, "chosen": chosen, "within": workspace}
+    return case(unit=unit, out=out, reporter=reporter, **given, **options)

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from saelens_n2g.bases.foreign import dictionary_files, load_dictionary
+from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.bases.hub import locate_dictionary
 from saelens_n2g.commands.settings import config_of
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import InputError
 from saelens_n2g.figures import save
-from saelens_n2g.jobs.artefacts import sha256_of, write_json
+from saelens_n2g.jobs.artefacts import write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.training.evaluation import BehaviourPreservation, behaviour, spread
@@ -81,7 +81,7 @@ def _site(dictionary: Dictionary, layer: int | None, stream: str | None) -> Site
     if layer is None and known is None:
         raise InputError("site of the dictionary", "--layer, or metadata with a hook_name", "neither")
     kind = stream or (known.kind if known else "resid_post")
-    asked = Site(known.layer if layer is None and known else int(layer or 0), kind)  # type: ignore[arg-type]
+    asked = Site(known.layer if layer is None and known else int(layer or 0), kind)  # type: ignore[arg-type]  # checked by Site
     if known not in (None, asked):
         raise InputError("site of the dictionary", f"{known}, as it says itself", str(asked))
     return asked
@@ -97,7 +97,6 @@ def _write(
     known: Evaluation,
 ) -> None:
     density = feature_density(known.log10_sparsity)
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name in dictionary_files()}
     about = {"given": spec, "architecture": dictionary.architecture, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
     value = {
         "format": FORMAT,
@@ -107,7 +106,7 @@ def _write(
         **found.as_json(),
         "activations": known.as_json(),
         "density": density_values(density),
-        "provenance": {**provenance, "dictionary": {**about, "sha256": files}},
+        "provenance": {**provenance, "dictionary": {**about, "sha256": checksums(folder)}},
     }
     write_json(out / "evaluation.json", value)
     save(out, "density", partial(density_figure, {f"{dictionary.architecture} at {found.site}": density}))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saelens_n2g.bases.directions import pca_basis
-from saelens_n2g.bases.foreign import dictionary_files, load_dictionary
+from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.hub import locate_dictionary
 from saelens_n2g.bases.sae import SaeBasis, sae_basis
 from saelens_n2g.causal.ioi import IoiTask, Performance, ioi_task, performance
@@ -30,7 +30,7 @@ from saelens_n2g.causal.study import (
 from saelens_n2g.commands.settings import config_of
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError, InputError
-from saelens_n2g.jobs.artefacts import committed, fingerprint, publishing, read_json, require, sha256_of, write_json
+from saelens_n2g.jobs.artefacts import committed, fingerprint, publishing, read_json, require, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 
@@ -41,11 +41,6 @@ UNLIMITED = 10**9
 """Forward passes: more than any analysis takes."""
 PRINCIPAL = ("PCA, signed", "PCA, non-negative")
 TASK, BASES, REPORT = "task", "bases", "report"
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a dictionary."""
-    return {p.name: sha256_of(p) for p in sorted(folder.iterdir()) if p.name in dictionary_files()}
 
 
 # --- dictionaries ---------------------------------------------------------------------------------------------
@@ -62,12 +57,11 @@ class Given:
 
     def about(self) -> dict[str, Any]:
         """Checksums, and what it says of itself."""
-        known = self.dictionary.metadata
-        test = (known.get("evaluation") or {}).get("test") or {}
+        test = self.dictionary.told("evaluation", "test")
         return {
             "sha256": checksums(self.folder),
             "architecture": self.dictionary.architecture,
-            "training": known.get("training"),
+            "training": self.dictionary.metadata.get("training"),
             "fvu_test": test.get("fvu"),
             "fvu_typical_test": test.get("fvu_typical"),
             "l0_test": test.get("l0"),

@@ -55,6 +55,11 @@ def _text(text: str | None, file: Path | None) -> str:
         raise InputError(f"file {file}", "a text file in UTF-8", str(error)) from error
 
 
+def number(value: float | None) -> str:
+    """A score in three digits."""
+    return "undefined" if value is None else f"{value:.3f}"
+
+
 def coloured(tokens: list[str], values: np.ndarray) -> Text:
     """Tokens on a red ground as strong as their value in [0, 1]; plain where it is 0."""
     text = Text()

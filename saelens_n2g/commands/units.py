@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from saelens_n2g.commands.settings import parse_unit
-from saelens_n2g.commands.text import coloured
+from saelens_n2g.commands.text import coloured, number
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.errors import InputError, N2GError, UnitError
 from saelens_n2g.progress import Reporter
@@ -55,19 +55,24 @@ def fit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> None:
     workspace.discard_activations()
     print(result.text)
     for explainer, one in scores.items():
-        values = [f"{text} F1 {_number(metrics['f1'])}" for text, metrics in one.metrics.items()]
+        values = [f"{text} F1 {number(metrics['f1'])}" for text, metrics in one.metrics.items()]
         print(f"{explainer:22s} {', '.join(values)}")
     print(f"written: {out / result.graph_file} (and .svg, .dot)")
 
 
-def one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tuple[Workspace, Basis, Unit]":
-    """Workspace, basis and the unit with its exemplars. Raises `UnitError` if it never fires in the fit text."""
+def one_unit(
+    config: RunConfig, unit: str, out: Path, reporter: Reporter, within: "Workspace | None" = None
+) -> "tuple[Workspace, Basis, Unit]":
+    """Workspace, basis and the unit with its exemplars. Raises `UnitError` if it never fires in the fit text.
+
+    within: a workspace on the same text, whose model and activations are used.
+    """
     from saelens_n2g.comparison.selection import build, unit_of
     from saelens_n2g.comparison.units import statistics
     from saelens_n2g.comparison.workspace import Workspace
 
     site, name, index = parse_unit(unit)
-    workspace = Workspace(config, out, reporter)
+    workspace = Workspace(config, out, reporter) if within is None else within.under(config)
     workspace.subject.check(site)
     if name == "sae" and config.dictionary is None:
         raise InputError(f"unit {unit}", "--dictionary, the folder of the trained dictionary it belongs to", "none")
@@ -88,7 +93,3 @@ def one_unit(config: RunConfig, unit: str, out: Path, reporter: Reporter) -> "tu
     if not found.max_activation > 0.0:
         raise UnitError(f"unit {unit}", "an activation above 0 in the fit text", "none (dead there)")
     return workspace, basis, unit_of(workspace, basis, index, found, values)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"

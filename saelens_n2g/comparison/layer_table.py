@@ -8,14 +8,13 @@ from saelens_n2g.comparison.table import (
     EXPLAINER_TITLES,
     OTHER_TITLES,
     TEXT_TITLES,
-    cell,
     estimate,
-    grid,
     median,
     number,
     p_value,
     percent,
 )
+from saelens_n2g.markdown import cell, grid
 
 
 def title_of(name: str) -> str:

@@ -4,13 +4,14 @@ Every basis is one row of every table, also one in which no unit could be explai
 basis that was never tried. No value is marked as the best; the intervals are there to be compared.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS, BasisResult, ComparisonResult, Summary
+from saelens_n2g.markdown import cell, grid
 from saelens_n2g.scoring import PairedComparison, compare_paired
 
 TEXT_TITLES = {"held_out": "Held-out top windows", "random": "Random test text"}
@@ -338,19 +339,6 @@ def _fate_grid(result: ComparisonResult) -> str:
     note = "\n\nFiring tokens (share of the fit text), nodes and paths are medians over the explained units. "
     note += "With context: share of all paths of the basis that need a token before the activating one."
     return grid(head, rows, left=2) + note
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns to the left, the others to the right."""
-    rule = [":---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in [head, rule, *rows])
-
-
-def cell(text: str) -> str:
-    """A text that cannot end its cell, its row or the document's structure."""
-    for mark, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`")):
-        text = text.replace(mark, safe)
-    return " ".join(text.split())
 
 
 def terminal_table(result: ComparisonResult, width: int = 100) -> Table:

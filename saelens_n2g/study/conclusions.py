@@ -21,9 +21,16 @@ MAIN = "random"
 """The text that conclusions are drawn from: all windows of the test documents."""
 
 
+def sign(difference: Summary) -> int:
+    """1 or -1 where the interval lies on that side of 0; 0 where it does not, or where there is none."""
+    if difference.low is None or difference.high is None:
+        return 0
+    return int(difference.low > 0) - int(difference.high < 0)
+
+
 def clear(difference: Summary) -> bool:
     """Whether the interval leaves 0 out; False where there is none."""
-    return difference.low is not None and difference.high is not None and (difference.low > 0 or difference.high < 0)
+    return sign(difference) != 0
 
 
 def shown(one: Versus) -> bool:
@@ -146,7 +153,7 @@ def disagreements(result: StudyResult) -> list[str]:
         other = by.get((a, b, "held_out"))
         if text != MAIN or other is None:
             continue
-        if shown(one) and shown(other) and (one.matched.low > 0) != (other.matched.low > 0):  # type: ignore[operator]
+        if shown(one) and shown(other) and sign(one.matched) != sign(other.matched):
             said.append(
                 f"{title_of(a)} and {title_of(b)}: {TEXT_TITLES[MAIN].lower()} {signed(one.matched)}, "
                 f"{TEXT_TITLES['held_out'].lower()} {signed(other.matched)}."

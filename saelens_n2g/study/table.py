@@ -6,14 +6,13 @@ from saelens_n2g.comparison.table import (
     COUNT_TITLES,
     EXPLAINER_TITLES,
     TEXT_TITLES,
-    cell,
     estimate,
-    grid,
     median,
     number,
     p_value,
     rate,
 )
+from saelens_n2g.markdown import cell, grid
 from saelens_n2g.scoring import Summary
 from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.conclusions import conclusions, disagreements, limits, same_size, signed

@@ -19,6 +19,8 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 
+WINDOWS_PER_BLOCK = 16
+"""Windows that go through the subject at once."""
 BLOCK_ROWS = 4096
 """Rows of a block that is cut from something larger: long reads, and many blocks to put in another order."""
 
@@ -37,7 +39,7 @@ class SubjectBlocks:
         windows: Windows,
         sites: Sequence[Site],
         *,
-        windows_per_block: int = 16,
+        windows_per_block: int = WINDOWS_PER_BLOCK,
         non_finite: NonFinite = "refuse",
         excluded: Mapping[int, int] | None = None,
     ) -> None:

@@ -23,11 +23,11 @@ from torch import Tensor
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
+from saelens_n2g.training.blocks import WINDOWS_PER_BLOCK
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.meter import BLOCK, FLOAT, Kind, Meter, block_tokens
+from saelens_n2g.training.meter import FLOAT, Kind, Meter, block_tokens
 from saelens_n2g.training.shuffling import Shuffler
-from saelens_n2g.training.stream import BUFFER_ROWS
-from saelens_n2g.training.sweep import TEST_ROWS
+from saelens_n2g.training.sweep import TEST_ROWS, buffer_rows, unseen_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +122,9 @@ def cost_of_sweep(
     """
     first = next(iter(configs.values()))
     held = [(meter.kind(site, config), config) for site in sites for config in configs.values()]
-    tokens = (sum(block_tokens(fit)) if cached else tokens_read(fit, first)) + sum(block_tokens(_unseen(test)))
+    tokens = (sum(block_tokens(fit)) if cached else tokens_read(fit, first)) + sum(block_tokens(unseen_windows(test)))
     cache = FLOAT * fit.n_tokens * sum(meter.rows[site].shape[1] for site in sites) if cached else 0
-    unseen = _unseen(test).n_tokens
+    unseen = unseen_windows(test).n_tokens
     return Cost(
         dictionaries=len(held),
         sites=tuple(map(str, sites)),
@@ -204,7 +204,7 @@ def _memory(meter: Meter, fit: Windows, test: Windows, site: Site, configs: Mapp
     """Bytes that one site of a sweep needs: its part of the shuffling buffer, rows for principal components, rows for
     the evaluation, and the dictionaries."""
     batch = next(iter(configs.values())).batch
-    rows = min(buffer_rows(fit, batch), fit.n_tokens) + min(TEST_ROWS, fit.n_tokens) + _unseen(test).n_tokens
+    rows = min(buffer_rows(fit, batch), fit.n_tokens) + min(TEST_ROWS, fit.n_tokens) + unseen_windows(test).n_tokens
     held = sum(meter.kind(site, config).held_bytes for config in configs.values())
     return FLOAT * meter.rows[site].shape[1] * rows + held
 
@@ -213,12 +213,6 @@ def _checkpoints(held: Sequence[tuple[Kind, TrainingConfig]]) -> int:
     """Bytes of checkpoints: each one's newest, and for one at a time the one before."""
     sizes = [kind.checkpoint_bytes for kind, config in held if config.checkpoint_every]
     return sum(sizes) + max(sizes, default=0)
-
-
-def buffer_rows(windows: Windows, batch: int) -> int:
-    """Rows of the shuffling buffer that `training.sweep.sweep` makes for a text."""
-    unit = 4 * batch
-    return min(max(BUFFER_ROWS // unit, 1), max(windows.n_tokens // unit, 1)) * unit
 
 
 class _Lengths:
@@ -245,7 +239,9 @@ def tokens_read(windows: Windows, config: TrainingConfig) -> int:
     """Positions that the subject is run on for all steps of a sweep over `windows`: all blocks in every whole epoch,
     and in the last one those that its steps need. Raises `InputError` for a text of less than a batch."""
     tokens, rows = block_tokens(windows), windows.lengths - int(windows.bos_id is not None)
-    source = _Lengths([int(rows[at : at + BLOCK].sum()) for at in range(0, len(windows), BLOCK)])
+    source = _Lengths(
+        [int(rows[at : at + WINDOWS_PER_BLOCK].sum()) for at in range(0, len(windows), WINDOWS_PER_BLOCK)]
+    )
     shuffler = Shuffler[str](source, config.batch, buffer_rows(windows, config.batch), config.seed)
     epochs, rest = divmod(config.steps(), windows.n_tokens // config.batch)
     if rest:
@@ -254,12 +250,6 @@ def tokens_read(windows: Windows, config: TrainingConfig) -> int:
         for step in [*range(begin, begin + rest, stride), begin + rest - 1]:
             shuffler.places(step)
     return epochs * sum(tokens) + sum(tokens[block] for block in source.read)
-
-
-def _unseen(test: Windows) -> Windows:
-    """The windows that a sweep evaluates on: spread over the test documents, about `TEST_ROWS` tokens at most."""
-    per_window = max(1, test.n_tokens // max(1, len(test)))
-    return test.subset(torch.arange(0, len(test), max(1, len(test) * per_window // TEST_ROWS)).numpy())
 
 
 def _listed(sites: Sequence[str]) -> str:

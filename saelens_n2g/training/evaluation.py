@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saelens_n2g.activations import token_batches
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
@@ -137,19 +138,10 @@ def log_values(found: BehaviourPreservation | Reconstruction) -> dict[str, float
     return {f"{group}/{k}": v for group, values in groups.items() for k, v in values.items() if v is not None}
 
 
-def _batches(windows: Windows, size: int) -> Iterator[tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]]:
-    """Token ids and the positions that are scored, padding cut off as far as all rows have it."""
-    mask = windows.mask
-    for start in range(0, len(windows), size):
-        width = int(windows.lengths[start : start + size].max())
-        ids = torch.from_numpy(windows.tokens[start : start + size, :width]).long()
-        yield ids, torch.from_numpy(mask[start : start + size, :width])
-
-
 def _mean_at(subject: SplicedModel, site: Site, windows: Windows, size: int) -> Float[Tensor, "width"]:
     """Mean activation over scored positions, in float64 on the CPU."""
     total = torch.zeros(())
-    for ids, scored in _batches(windows, size):
+    for ids, scored in token_batches(windows, size):
         total = total + subject.activations(ids, [site])[site].cpu()[scored].sum(0, dtype=torch.float64)
     return total / windows.n_tokens
 
@@ -255,7 +247,7 @@ def behaviours(
         check_width(dictionary, len(mean), f"activations at {site}")
     wide = widens(subject, site, torch.from_numpy(windows.tokens[:1, :TRIED]).long())
     sums, losses, done = [ReconstructionSums(d, mean) for d in dictionaries], _Losses(), 0
-    for ids, scored in _batches(windows, 1 if wide else batch_windows):
+    for ids, scored in token_batches(windows, 1 if wide else batch_windows):
         if scored.any():
             _one_batch(subject, site, ids, scored, mean, sums, losses, wide=wide)
         done += len(ids)

@@ -13,7 +13,7 @@ from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.corpus import Windows
 from saelens_n2g.jobs.artefacts import fingerprint
 from saelens_n2g.sites import Site
-from saelens_n2g.training.blocks import SubjectBlocks
+from saelens_n2g.training.blocks import WINDOWS_PER_BLOCK, SubjectBlocks
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.metrics import evaluate
 from saelens_n2g.training.rows import ArrayRows, Moments
@@ -25,8 +25,6 @@ STEPS = 2
 """Steps that are timed, after one that is not."""
 FLOAT = 4
 """Bytes of a number in float32, which activations are kept in."""
-BLOCK = 16
-"""Windows that go through the subject at once, in `SubjectBlocks` and in `activations.harvest`."""
 
 
 class Kind(NamedTuple):
@@ -136,7 +134,7 @@ def _saved_bytes(dictionary: Dictionary) -> int:
     return FLOAT * dictionary.d_sae + sum(v.nbytes for v in vars(dictionary).values() if isinstance(v, Tensor))
 
 
-def block_tokens(windows: Windows, per_block: int = BLOCK) -> list[int]:
+def block_tokens(windows: Windows, per_block: int = WINDOWS_PER_BLOCK) -> list[int]:
     """Positions that the subject is run on for each block of windows, which are padded to the longest among them."""
     return [
         len(part) * int(part.max())

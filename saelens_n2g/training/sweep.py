@@ -16,6 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,7 +27,7 @@ from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
-from saelens_n2g.training.blocks import SubjectBlocks
+from saelens_n2g.training.blocks import WINDOWS_PER_BLOCK, SubjectBlocks
 from saelens_n2g.training.config import TrainingConfig
 from saelens_n2g.training.evaluation import JUDGED, SplicedModel, judge_on, spread
 from saelens_n2g.training.logging import Report, report_as_warning
@@ -100,9 +101,7 @@ def sweep(
     """
     first = next(iter(configs.values()))
     blocks = source or SubjectBlocks(subject, fit, sites)
-    # Room for the largest buffer that a text of this length fills, and never less than a stream must have.
-    rows = max(fit.n_tokens // (4 * first.batch), 1) * 4 * first.batch
-    buffer = min(BUFFER_ROWS // (4 * first.batch) * 4 * first.batch or 4 * first.batch, rows)
+    buffer = buffer_rows(fit, first.batch)
     streams = MultiStream(blocks, batch=first.batch, buffer_rows=buffer, seed=first.seed)
     data, samples = _sampled(streams, buffer, first.clip)
     unseen = unseen_rows(subject, test, sites)
@@ -124,6 +123,12 @@ def sweep(
     return points
 
 
+def buffer_rows(windows: Windows, batch: int) -> int:
+    """Rows of the shuffling buffer: as many as a text of this length fills, and never less than a stream must have."""
+    unit = 4 * batch
+    return min(max(BUFFER_ROWS // unit, 1), max(windows.n_tokens // unit, 1)) * unit
+
+
 def _sampled(streams: MultiStream, buffer: int, clip: float) -> tuple[dict[Site, Statistics], dict[Site, Tensor]]:
     """Statistics of every site, and some rows for the principal components: of what the buffer holds at the start."""
     wanted = max(1, min(SAMPLE_ROWS, 3 * buffer // 4))
@@ -136,14 +141,18 @@ def _sampled(streams: MultiStream, buffer: int, clip: float) -> tuple[dict[Site,
     return data, {site: torch.cat(parts) for site, parts in kept.items()}
 
 
-def unseen_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
-    """Activations of windows spread over the test documents, about `TEST_ROWS` of them."""
+def unseen_windows(windows: Windows) -> Windows:
+    """The windows that dictionaries are compared on: spread over the test documents, about `TEST_ROWS` tokens."""
     per_window = max(1, windows.n_tokens // max(1, len(windows)))
-    step = max(1, len(windows) * per_window // TEST_ROWS)
-    chosen = list(range(0, len(windows), step))
+    return windows.subset(np.arange(0, len(windows), max(1, len(windows) * per_window // TEST_ROWS)))
+
+
+def unseen_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site]) -> dict[Site, ArrayRows]:
+    """Activations of `unseen_windows`."""
+    chosen = unseen_windows(windows)
     found: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    for start in range(0, len(chosen), 16):
-        part = windows.subset(torch.tensor(chosen[start : start + 16]).numpy())
+    for start in range(0, len(chosen), WINDOWS_PER_BLOCK):
+        part = chosen.subset(np.arange(start, min(start + WINDOWS_PER_BLOCK, len(chosen))))
         for site, rows in scored_rows(subject, part, sites).items():
             found[site].append(rows.float())
     return {site: ArrayRows(torch.cat(rows)) for site, rows in found.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from saelens_n2g.figures import save
 from saelens_n2g.jobs.artefacts import write_json, write_text
+from saelens_n2g.markdown import grid
 from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
@@ -120,10 +121,8 @@ def _likeness(points: Sequence[Point], site: Site) -> tuple[list[str], list[list
 
 
 def _square(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
-    lines = [f"| | {' | '.join(names)} |", "| :--- |" + " ---: |" * len(names)]
-    for name, row in zip(names, values, strict=True):
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, values, strict=True)]
+    return grid(["", *names], rows) + "\n"
 
 
 def _mark(point: Point) -> FrontierPoint | None:
