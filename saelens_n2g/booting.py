@@ -65,6 +65,23 @@ def resolve(name: str) -> str:
     return next((official for official, aliases in MODEL_ALIASES.items() if name in aliases), name)
 
 
+def depth_of(name: str, revision: str | None = None) -> int:
+    """How many layers a model has, read off its configuration alone. Raises `InputError` if there is no such model, or
+    where only the weights would tell, as for TransformerLens' own checkpoints."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            found = getattr(AutoConfig.from_pretrained(resolve(name), revision=revision), "num_hidden_layers", None)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise unknown(name, error) from error
+    if not isinstance(found, int):
+        raise InputError(f"model {name!r}", "a configuration that says how many layers there are", "none")
+    return found
+
+
 def unknown(name: str, error: Exception) -> InputError:
     """The error that there is no such model, with the libraries' reason in one line."""
     reason = " ".join(str(error).split())[:200]

@@ -442,6 +442,19 @@ def test_pca_curve_is_what_singular_vectors_leave():
         pca_curve(fit, [1], draw(20, 4))
 
 
+def test_pca_on_typical_rows_leaves_out_the_far_ones():
+    rows = draw(200, D)
+    far = torch.cat([rows, 1000 * draw(2, D)])
+    alone = dict(pca_curve(far, [0, 1, 3, D], typical=True))
+    mean = far.mean(0)
+    axes = torch.linalg.svd((far - mean).double(), full_matrices=False).Vh
+    for k, fvu in alone.items():
+        left = (rows - mean).double() @ axes[k:].T
+        about = (rows - rows.mean(0)).double().square().sum()
+        assert fvu == pytest.approx((left.square().sum() / about).item(), rel=1e-4, abs=1e-9)
+    assert dict(pca_curve(far, [3]))[3] < 0.01 < alone[3], "two rows decide the FVU of all"
+
+
 def rows_of(weight: torch.Tensor) -> Dictionary:
     """A dictionary of these decoder rows."""
     return Dictionary(weight.T.contiguous(), torch.zeros(len(weight)), weight, torch.zeros(weight.shape[1]))

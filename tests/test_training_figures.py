@@ -12,6 +12,7 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.figures import save
 from saelens_n2g.training import figures
 from saelens_n2g.training.figures import (
+    FrontierPanel,
     FrontierPoint,
     density_figure,
     frontier,
@@ -46,7 +47,7 @@ PCA = [(0, 1.0), (1, 0.8), (100, 0.05), (10, 0.5)]
 DRAWN = {
     "training": partial(training_curves, LINES, title="A run"),
     "density": partial(density_figure, {"a": DENSITY, "b": DENSITY._replace(never=12_345)}),
-    "frontier": partial(frontier, POINTS, PCA, title="Error"),
+    "frontier": partial(frontier, [FrontierPanel("", POINTS, PCA)], title="Error"),
     "mmcs": partial(similarity_figure, ["a", "b"], [[1.0, 0.3], [0.3, 1.0]], title="Alike"),
 }
 
@@ -76,6 +77,11 @@ def texts(figure) -> str:
 
 def series(axes) -> dict[str, list[tuple[float, float]]]:
     return {line.get_label(): [tuple(p) for p in line.get_xydata().tolist()] for line in axes.get_lines()}
+
+
+def named(axes) -> dict[str, list[tuple[float, float]]]:
+    """Those of `series` that the legend names."""
+    return {label: points for label, points in series(axes).items() if not label.startswith("_")}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -174,9 +180,9 @@ def test_a_dictionary_in_which_nothing_fires_has_a_picture():
 
 
 def test_the_frontier_holds_every_point_and_the_reference(drawn):
-    frontier(POINTS, PCA, "png")
+    frontier([FrontierPanel("", POINTS, PCA)], "png")
     (axes,) = drawn[0].axes
-    assert series(axes) == {
+    assert named(axes) == {
         "PCA, k components": [(1, 0.8), (10, 0.5), (100, 0.05)],
         "tied": [(20, 0.3), (40, 0.2), (80, 0.1)],
         "topk": [(32, 0.2)],
@@ -185,12 +191,24 @@ def test_the_frontier_holds_every_point_and_the_reference(drawn):
     assert all(left < p.l0 < right and low <= p.fvu < high for p in POINTS)
     for note in ("1e-3", "1e-2", "3e-3"):
         assert note in texts(drawn[0])
-    frontier(POINTS, [], "png")
+    frontier([FrontierPanel("", POINTS, [])], "png")
     assert "PCA, k components" not in series(drawn[1].axes[0])
 
 
+def test_seeds_are_points_and_their_mean_carries_the_line(drawn):
+    seeds = [FrontierPoint("tied", l0, fvu, note) for l0, fvu, note in ((10, 0.4, "a"), (14, 0.2, "a"), (40, 0.1, "b"))]
+    frontier([FrontierPanel("all", seeds, []), FrontierPanel("near", seeds[:1], [])], "png")
+    first, second = drawn[0].axes
+    assert named(first) == {"tied": [(10, 0.4), (14, 0.2), (40, 0.1)]}
+    (line,) = [one for one in first.lines if one.get_linestyle() == "-"]
+    assert line.get_xydata().tolist() == [[12, pytest.approx(0.3)], [40, 0.1]]
+    assert [text.get_text() for text in first.texts].count("a") == 1, "a note stands once"
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("all", "near")
+    assert (first.get_legend() is None, second.get_legend() is None) == (False, True)
+
+
 def test_notes_of_near_points_stand_apart(drawn):
-    frontier([FrontierPoint("s", 50 + i / 2, 0.2, f"{i}e-{i}") for i in range(4)], PCA, "png")
+    frontier([FrontierPanel("", [FrontierPoint("s", 50 + i / 2, 0.2, f"{i}e-{i}") for i in range(4)], PCA)], "png")
     figure = drawn[0]
     renderer = figure.canvas.get_renderer()
     boxes = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
@@ -203,9 +221,9 @@ def test_notes_of_near_points_stand_apart(drawn):
 )
 def test_points_that_have_no_place_are_refused(point):
     with pytest.raises(InputError, match="an L0 above 0 and a finite FVU"):
-        frontier([*POINTS, point], PCA, "png")
+        frontier([FrontierPanel("", [*POINTS, point], PCA)], "png")
     with pytest.raises(InputError, match="at least one dictionary"):
-        frontier([], PCA, "png")
+        frontier([FrontierPanel("", [], PCA)], "png")
 
 
 @pytest.mark.parametrize(

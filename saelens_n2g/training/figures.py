@@ -3,7 +3,7 @@
     lines = read_metrics(run / "metrics.jsonl")
     save(run, "training", partial(training_curves, lines))            # training.png and training.svg
     save(run, "density", partial(density_figure, {"alpha 3e-3": feature_density(log10_rates)}))
-    save(run, "frontier", partial(frontier, points, pca_curve(rows, ks)))
+    save(run, "frontier", partial(frontier, [FrontierPanel("", points, pca_curve(rows, ks))]))
 
 Every figure is a function from values to a file's bytes, and equal values give equal bytes. Colours after Okabe and
 Ito (2008), told apart by marker as well.
@@ -51,6 +51,16 @@ class FrontierPoint(NamedTuple):
     """Fraction of variance unexplained."""
     note: str = ""
     """A few characters beside the point, e.g. the alpha."""
+
+
+class FrontierPanel(NamedTuple):
+    """One panel of `frontier`."""
+
+    name: str
+    """Of which rows; shown where there are several panels."""
+    points: Sequence[FrontierPoint]
+    pca: Sequence[tuple[int, float]]
+    """`references.pca_curve`; k stands where L0 does, k = 0 is left out (the axis is logarithmic)."""
 
 
 def read_metrics(path: Path) -> list[Line]:
@@ -191,49 +201,65 @@ def _density_bars(axes: Any, density: FeatureDensity, never_at: float, colour: s
         axes.text(never_at + 0.6 * width, top, f"↑ {density.never:,}", **place)
 
 
-def frontier(
-    points: Sequence[FrontierPoint], pca: Sequence[tuple[int, float]], kind: Kind, *, title: str = ""
-) -> bytes:
+def frontier(panels: Sequence[FrontierPanel], kind: Kind, *, title: str = "") -> bytes:
     """FVU against L0, a line for each series of dictionaries, and as reference what as many principal components leave.
 
-    pca: `pca_curve`; k stands where L0 does, k = 0 is left out (the axis is logarithmic). Down and left is better.
-    Raises `InputError` if there is no point, or one with an L0 that is not above 0 or an FVU that is no number.
+    One panel below the other, all with the same series. Points of a series with one note, such as several seeds, are
+    joined through their mean. Down and left is better. Raises `InputError` if there is no point, or one with an L0 that
+    is not above 0 or an FVU that is no number.
     """
+    points = [point for panel in panels for point in panel.points]
     if not points:
         raise InputError("frontier figure", "at least one dictionary", "none")
     for point in points:
         if not (point.l0 > 0 and math.isfinite(point.l0) and math.isfinite(point.fvu)):
             raise InputError(f"point of {point.series!r}", "an L0 above 0 and a finite FVU", f"{point.l0}, {point.fvu}")
-    groups: dict[str, list[FrontierPoint]] = {}
-    for point in sorted(points, key=lambda p: p.l0):
-        groups.setdefault(point.series, []).append(point)
+    order = list(dict.fromkeys(point.series for point in points))
+    height = 0.45 + 3.6 * len(panels)
 
     def draw(figure: Any) -> None:
-        axes = figure.add_axes((0.1, 0.125, 0.865, 0.77 if title else 0.82))
-        _frame(axes, "")
-        known = sorted((k, fvu) for k, fvu in pca if k > 0)
-        if known:
-            axes.plot(
-                *zip(*known, strict=True), color=MUTED, ls=(0, (4, 2)), lw=1.1, label="PCA, k components", zorder=2
-            )
-        order = list(dict.fromkeys(p.series for p in points))
-        for place, name in enumerate(order):
-            across, up = [p.l0 for p in groups[name]], [p.fvu for p in groups[name]]
-            look = {"color": COLOURS[place % 6], "marker": MARKERS[place % 6]}
-            axes.plot(across, up, **look, ms=5, mec="white", mew=0.6, label=name, zorder=3)
-        axes.set_xscale("log")
-        _plain_log(axes.xaxis)
-        left, right = min(p.l0 for p in points), max(p.l0 for p in points)
-        axes.set_xlim(left / 1.6, right * 1.8)  # PCA goes on to k = d, where there are no dictionaries
-        axes.set_ylim(0, 1.12 * max(p.fvu for p in points))
-        axes.set_xlabel("L0: active features per activation (k for PCA)")
-        axes.set_ylabel("fraction of variance unexplained")
-        # Above the plot: there is no corner that points keep away from.
-        axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1.0, 0.94), ncols=3)
-        _notes(axes, points, {name: COLOURS[place % 6] for place, name in enumerate(order)})
+        for place, panel in enumerate(panels):
+            bottom = (3.6 * (len(panels) - 1 - place) + 0.5) / height
+            axes = figure.add_axes((0.1, bottom, 0.865, 2.8 / height))
+            _frame(axes, panel.name if len(panels) > 1 else "")
+            _fill(axes, panel, order)
+            if place == 0:  # above the plot: there is no corner that points keep away from
+                look: dict[str, Any] = {"frameon": False, "fontsize": 7.5, "labelcolor": INK, "ncols": 3}
+                axes.legend(**look, loc="lower right", bbox_to_anchor=(1.0, 1.0))
         _heading(figure, title)
 
-    return _render(draw, (6.0, 4.0), kind)
+    return _render(draw, (6.0, height), kind)
+
+
+def _fill(axes: Any, panel: FrontierPanel, order: Sequence[str]) -> None:
+    left, right = min(p.l0 for p in panel.points), max(p.l0 for p in panel.points)
+    known = sorted((k, fvu) for k, fvu in panel.pca if k > 0)
+    if known:
+        look: dict[str, Any] = {"color": MUTED, "ls": (0, (4, 2)), "lw": 1.1, "zorder": 2}
+        axes.plot(*zip(*known, strict=True), **look, label="PCA, k components")
+    colours = {name: COLOURS[place % 6] for place, name in enumerate(order)}
+    for place, name in enumerate(order):
+        mine = sorted((point for point in panel.points if point.series == name), key=lambda point: point.l0)
+        look = {"color": colours[name], "marker": MARKERS[place % 6], "ms": 5, "mec": "white", "mew": 0.6, "zorder": 3}
+        axes.plot([p.l0 for p in mine], [p.fvu for p in mine], ls="", **look, label=name)
+        axes.plot(*zip(*sorted(_middles(mine)), strict=True), color=colours[name], lw=1.3, zorder=2.5)
+    axes.set_xscale("log")
+    axes.set_xlim(left / 1.6, right * 1.8)  # PCA goes on to k = d, where there are no dictionaries
+    _plain_log(axes.xaxis)
+    axes.set_ylim(0, 1.12 * max(p.fvu for p in panel.points))
+    axes.set_xlabel("L0: active features per activation (k for PCA)")
+    axes.set_ylabel("fraction of variance unexplained")
+    once = {(point.series, point.note): place for place, point in reversed(list(enumerate(panel.points)))}
+    kept = set(once.values())
+    _notes(axes, [p if i in kept else p._replace(note="") for i, p in enumerate(panel.points)], colours)
+
+
+def _middles(points: Sequence[FrontierPoint]) -> list[tuple[float, float]]:
+    """The mean place of the points with one note; those without a note are each their own."""
+    groups: dict[str, list[FrontierPoint]] = {}
+    for place, point in enumerate(points):
+        groups.setdefault(point.note or str((place,)), []).append(point)
+    return [(sum(p.l0 for p in one) / len(one), sum(p.fvu for p in one) / len(one)) for one in groups.values()]
 
 
 def similarity_figure(names: Sequence[str], table: Sequence[Sequence[float]], kind: Kind, *, title: str = "") -> bytes:

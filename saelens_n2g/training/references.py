@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.errors import InputError
+from saelens_n2g.training.metrics import typical_limit
 from saelens_n2g.training.rows import as_rows, chunks, statistics
 
 BLOCK = 4096
@@ -24,18 +25,23 @@ time that all pairs of features take."""
 
 
 @torch.no_grad()
-def pca_curve(rows: Any, ks: Sequence[int], test_rows: Any = None) -> list[tuple[int, float]]:
+def pca_curve(rows: Any, ks: Sequence[int], test_rows: Any = None, *, typical: bool = False) -> list[tuple[int, float]]:
     """(k, FVU) for each of `ks`: what is left of `test_rows` when only k principal components of `rows` are kept.
 
-    rows, test_rows: raw activations, (rows, d) or `Rows`; None tests on `rows`. The components and the mean are those
-    of `rows`, the variance that errors are divided by is that of `test_rows` about their own mean. With k numbers a
-    row this is the best that any linear code of `rows` does (Eckart and Young 1936); a dictionary with L0 = k may
-    choose other k directions for every row. Exact, by eigen-decomposition in float64.
+    rows, test_rows: raw activations, (rows, d) or `Rows`; None tests on `rows`. typical: test on the typical rows alone
+    (`metrics.TYPICAL`, about the mean of `rows`). The components and the mean are those of all `rows`, the variance
+    that errors are divided by is that of the rows tested on, about their own mean. With k numbers a row this is the
+    best that any linear code of `rows` does (Eckart and Young 1936); a dictionary with L0 = k may choose other k
+    directions for every row. Exact, by eigen-decomposition in float64.
     Raises `InputError` for a k outside [0, d], and for unusable rows as training does.
     """
     fit = as_rows(rows)
     test = fit if test_rows is None else as_rows(test_rows)
     mean = statistics(fit).mean
+    if typical:
+        limit = typical_limit(test, mean.cpu())
+        near = [chunk[torch.linalg.vector_norm(chunk.cpu() - mean.cpu(), dim=1) <= limit] for chunk in chunks(test)]
+        test = as_rows(torch.cat(near))
     known = statistics(test)
     d = len(mean)
     if len(known.mean) != d:

@@ -36,7 +36,7 @@ from saelens_n2g.training.parallel import SINGLE, Group
 from saelens_n2g.training.references import pca_curve
 from saelens_n2g.training.rows import SAMPLE_ROWS, ArrayRows, Statistics, sample_steps
 from saelens_n2g.training.stream import BUFFER_ROWS, MultiStream, SiteBlocks
-from saelens_n2g.training.sweep_report import Point, write_comparison
+from saelens_n2g.training.sweep_report import Point, Reference, write_comparison
 
 TEST_ROWS = 32_768
 """Activations of other documents that dictionaries and principal components are compared on, at most."""
@@ -158,5 +158,6 @@ def unseen_rows(subject: ActivationModel, windows: Windows, sites: Sequence[Site
     return {site: ArrayRows(torch.cat(rows)) for site, rows in found.items()}
 
 
-def _reference(rows: Float[Tensor, "rows d"], test: ArrayRows) -> list[tuple[int, float]]:
-    return pca_curve(rows, [k for k in REFERENCE if k <= rows.shape[1]], test)
+def _reference(rows: Float[Tensor, "rows d"], test: ArrayRows) -> Reference:
+    ks = [k for k in REFERENCE if k <= rows.shape[1]]
+    return Reference(pca_curve(rows, ks, test), pca_curve(rows, ks, test, typical=True))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from saelens_n2g.figures import save
 from saelens_n2g.jobs.artefacts import write_json, write_text
@@ -13,7 +13,14 @@ from saelens_n2g.markdown import grid
 from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
-from saelens_n2g.training.figures import FrontierPoint, density_figure, frontier, short, similarity_figure
+from saelens_n2g.training.figures import (
+    FrontierPanel,
+    FrontierPoint,
+    density_figure,
+    frontier,
+    short,
+    similarity_figure,
+)
 from saelens_n2g.training.loop import TrainingResult
 from saelens_n2g.training.metrics import FeatureDensity, feature_density
 from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
@@ -21,6 +28,8 @@ from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
 FORMAT, VERSION = "saelens-n2g/sweep", 1
 SWEEP = "sweep.json"
 """Written last: whoever finds it finds all dictionaries and figures."""
+APART = 0.2
+"""Share by which the FVU of typical rows differs from that of all rows where both are drawn."""
 PANELS = 16
 """Dictionaries of a site whose firing rates are drawn, at most."""
 NOTE = (
@@ -34,6 +43,14 @@ MMCS_NOTE = (
     "Mean over the features of the smaller dictionary (of equal ones the one named first) of the largest cosine to a "
     f"feature of the other; at most {TABLE_FEATURES:,} features of it, evenly spaced.\n"
 )
+
+
+class Reference(NamedTuple):
+    """What principal components leave unexplained at a site, by their number."""
+
+    fvu: list[tuple[int, float]]
+    fvu_typical: list[tuple[int, float]]
+    """On typical rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +92,24 @@ def table_of(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_comparison(
-    points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]], folder: Path, provenance: Mapping[str, Any]
+    points: Sequence[Point], pca: Mapping[Site, Reference], folder: Path, provenance: Mapping[str, Any]
 ) -> None:
-    """Write `sweep.json`, `sweep.md` and the figures of every site into `folder`. pca: FVU by number of components."""
+    """Write `sweep.json`, `sweep.md` and the figures of every site into `folder`."""
     likeness = {site: _likeness(points, site) for site in pca}
     value = {
         "format": FORMAT,
         "version": VERSION,
         "points": [point.as_json() for point in points],
-        "pca": {str(site): curve for site, curve in pca.items()},
+        "pca": {str(site): known.fvu for site, known in pca.items()},
+        "pca_typical": {str(site): known.fvu_typical for site, known in pca.items()},
         "mmcs": {str(site): {"names": names, "values": values} for site, (names, values) in likeness.items()},
         "provenance": dict(provenance),
     }
     tables = [f"Mean max cosine similarity at {site}\n\n{_square(*found)}" for site, found in likeness.items()]
     write_text(folder / "sweep.md", "\n".join([table(points, pca), *tables, MMCS_NOTE]))
-    for site, curve in pca.items():
-        drawn = [mark for point in points if point.site == site and (mark := _mark(point)) is not None]
-        if drawn:
-            save(folder, f"frontier-{site}", partial(frontier, drawn, curve, title=f"Dictionaries at {site}"))
+    for site, known in pca.items():
+        if panels := _panels([point for point in points if point.site == site], known):
+            save(folder, f"frontier-{site}", partial(frontier, panels, title=f"Dictionaries at {site}"))
         names, values = likeness[site]
         if len(names) > 1:
             title = f"Mean max cosine similarity at {site}"
@@ -125,30 +142,42 @@ def _square(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
     return grid(["", *names], rows) + "\n"
 
 
-def _mark(point: Point) -> FrontierPoint | None:
+def _panels(points: Sequence[Point], known: Reference) -> list[FrontierPanel]:
+    """The figure of a site: all rows, and the typical ones where they tell another story."""
+    every = [mark for point in points if (mark := _mark(point, typical=False)) is not None]
+    near = [mark for point in points if (mark := _mark(point, typical=True)) is not None]
+    if not every:
+        return []
+    panels = [FrontierPanel("all rows", every, known.fvu), FrontierPanel("typical rows", near, known.fvu_typical)]
+    other = any(abs(a.fvu - b.fvu) > APART * a.fvu for a, b in zip(every, near, strict=False))
+    return panels if other and len(near) == len(every) else panels[:1]
+
+
+def _mark(point: Point, *, typical: bool) -> FrontierPoint | None:
     """The point in the figure; None for a dictionary that is silent everywhere or explains nothing at all."""
     test = point.result.test
-    if test is None or not test.l0 > 0 or test.fvu is None:
+    fvu = None if test is None else test.fvu_typical if typical else test.fvu
+    if test is None or not test.l0 > 0 or fvu is None:
         return None
     kind = find_architecture(point.config.architecture)
     amount = point.config.alpha if kind.sparsity == "alpha" else point.config.options.get(kind.sparsity)
     series = f"{kind.title}, R {point.config.expansion:g}"
-    return FrontierPoint(series, test.l0, test.fvu, "" if amount is None else short(float(amount)))
+    return FrontierPoint(series, test.l0, fvu, "" if amount is None else short(float(amount)))
 
 
-def table(points: Sequence[Point], pca: Mapping[Site, list[tuple[int, float]]]) -> str:
+def table(points: Sequence[Point], pca: Mapping[Site, Reference]) -> str:
     """The sweep in Markdown: a line for each dictionary, and the reference."""
     lines = [
         "| Site | Dictionary | Features | L0 | FVU | FVU, typical rows | Dead | CE score | KL "
-        "| PCA with as many components |",
-        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| PCA with as many components | PCA, typical rows |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for point in points:
         test = point.result.test
         assert test is not None
-        reference = _at(pca[point.site], test.l0)
+        beside = [pca_at(curve, test.l0) for curve in pca[point.site]]
         cells = [f"{test.l0:.1f}", _share(test.fvu), _share(test.fvu_typical), f"{test.dead:,}"]
-        cells += [_share(value) for value in (*_in_the_model(point), reference)]
+        cells += [_share(value) for value in (*_in_the_model(point), *beside)]
         features = f"{point.result.dictionary.d_sae:,}"
         lines.append(f"| {point.site} | {point.name} | {features} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + "\n" + NOTE
@@ -164,7 +193,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _at(curve: Sequence[tuple[int, float]], l0: float) -> float | None:
+def pca_at(curve: Sequence[tuple[int, float]], l0: float) -> float | None:
     """The curve at an L0 between its points; None outside."""
     for (low, above), (high, below) in itertools.pairwise(curve):
         if low <= l0 <= high:
