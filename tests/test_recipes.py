@@ -137,6 +137,8 @@ def test_settings_that_no_command_has_are_refused(tmp_path, monkeypatch, capsys)
         call(monkeypatch, "sweep", path)
     assert end.value.code == InputError.exit_code
     assert capsys.readouterr().err.splitlines()[-1].endswith("found alfas, layer")
+    with pytest.raises(InputError, match="alfas"):
+        call(monkeypatch, "sweep", path, "--debug")
     path.write_text("[1]")
     with pytest.raises(InputError, match="a JSON object, found list"):
         read_settings(path, dictionaries.sweep)
