@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tiny import HIDDEN, MLP, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, MLP, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 from typer.main import get_command
 
 from saelens_n2g import cli

@@ -35,13 +35,7 @@ COMMANDS = {
 SMALL = {"tokens": 4000, "width": 32, "batch": 64, "samples": 1280, "test_share": 0.25, "wandb": "disabled"}
 """What makes seconds of hours, in the settings of any recipe."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
