@@ -7,44 +7,11 @@
 
 Writes `report/` in the run folder: layers.json (data with provenance), layers.md (tables), layers.png and .svg
 (figure); and `layers/NN-BASIS/METHOD/graphs/`. Interrupted and run again, it goes on where it stopped; a further method
-leaves what is finished as it is. Tables of counts stand beside the methods; failures are counted.
+leaves what is finished as it is. Tables of counts stand beside the methods; failures are counted. The same as
+`saelens-n2g layers`.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from saelens_n2g.commands.comparisons import layers
-from saelens_n2g.errors import N2GError
-
-
-def main() -> int:
-    """Explain, or finish what was interrupted, and print where the report lies."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/layers"))
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--corpus", default="embedded")
-    parser.add_argument("--layers", default="0,1,2,3,4,5", help="comma-separated")
-    parser.add_argument("--basis", default="neurons", help="neurons, sae, random, pca, ica")
-    parser.add_argument("--dictionary", help="folder of a trained dictionary; {layer} stands for the layer")
-    parser.add_argument("--units", type=int, default=32, help="per layer")
-    parser.add_argument("--methods", "--method", nargs="+", default=["paper", "suffix", "refined"])
-    parser.add_argument("--tokens", type=int, default=200_000)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument(
-        "--augmenter",
-        default="auto",
-        help="for method paper: auto, spellings, subject, A+B, none, or a fill-mask model",
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    try:
-        print(layers(**vars(parser.parse_args())))
-    except N2GError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
+from saelens_n2g.cli.scripts import analysis
 
 if __name__ == "__main__":
-    sys.exit(main())
+    analysis(__doc__, "layers", out="runs/layers")

@@ -6,6 +6,7 @@ included. The hook must stand before the first import of the package. Users pay 
 
 import os
 
+import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -18,3 +19,14 @@ settings.load_profile("house")
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
 
 install_import_hook("saelens_n2g", f"{__name__}.check")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """PyTorch on one thread: products of the tests' size only lose by being split, and much where cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_n2g.bases.neurons import NeuronBasis
+from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.exemplars import Exemplar
 from saelens_n2g.graphs.oracle import Oracle
@@ -144,6 +145,38 @@ def exemplar(subject: FakeSubject, unit: str, tokens: Sequence[int]) -> Exemplar
 def context() -> FitContext:
     """What a fit knows, for the fake vocabulary."""
     return FitContext(MASK, lambda token: token in (STOP, ID["\n"]), VOCABULARY.__getitem__, {"subject": "fake"})
+
+
+class Tables:
+    """A subject whose activations are looked up by token and position; counts the positions it is run on."""
+
+    d, width, vocabulary = 6, 9, 40
+    sites = (Site(0, "resid_post"), Site(1, "resid_post"))
+
+    def __init__(self) -> None:
+        draws, shape = torch.Generator().manual_seed(4), (self.vocabulary, self.width, self.d)
+        self.values = {site: torch.randn(*shape, generator=draws) + site.layer for site in self.sites}
+        self.tokens = 0
+
+    def activations(self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "..."]]:
+        self.tokens += ids.numel()
+        places = torch.arange(ids.shape[1]).expand(ids.shape)
+        return {site: self.values[site][ids, places] for site in sites}
+
+    def describe(self) -> dict[str, str]:
+        return {"model": "tables"}
+
+
+def table_windows(n: int, seed: int, *, ragged: bool = False) -> Windows:
+    """Text for `Tables`: windows with BOS 0, each its own document; `ragged` ones are of several lengths."""
+    draws, width = np.random.default_rng(seed), Tables.width
+    tokens = draws.integers(1, Tables.vocabulary, size=(n, width)).astype(np.int32)
+    tokens[:, 0] = 0
+    lengths = np.full(n, width, dtype=np.int32)
+    if ragged:
+        lengths = draws.integers(3, width + 1, size=n).astype(np.int32)
+        lengths[: n // 2] = np.minimum(lengths[: n // 2], 5)  # the longest window of a block is not that of all
+    return Windows(tokens, lengths, np.arange(n, dtype=np.int32), tuple(map(str, range(n))), 0, "tables")
 
 
 def run(fit: Fit, unit: str, subject: FakeSubject | None = None, augmenter=None):

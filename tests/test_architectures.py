@@ -23,13 +23,7 @@ OPTIONS = {
 }
 STATED = [name for name in architectures() if name != "tied"]
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(seed=0, rows=B):

@@ -1,8 +1,12 @@
 """The command line as a user meets it: one line per error, exit codes, results on stdout and nothing else there."""
 
+import ast
+import inspect
 import io
 import json
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,15 +17,15 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tiny import HIDDEN, MLP, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, MLP, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from typer.main import get_command
 
 from saelens_n2g import cli
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, save_saelens
-from saelens_n2g.cli.options import METHOD
-from saelens_n2g.commands import comparisons
+from saelens_n2g.cli.options import METHOD, RUN, shared
+from saelens_n2g.commands import comparisons, dictionaries
 from saelens_n2g.commands import ioi as ioi_command
 from saelens_n2g.commands import text as text_commands
-from saelens_n2g.commands.cases import best_case
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import DEFAULT
@@ -41,7 +45,9 @@ COMMANDS = (
     "ioi",
     "case",
     "study",
+    "layers",
 )
+ANALYSIS = Path(__file__).resolve().parent.parent / "analysis"
 TEXT = "The old cat sat on the mat in New York."
 
 
@@ -524,7 +530,7 @@ def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
 
 
 @pytest.mark.model
-def test_the_feature_of_a_pattern_is_chosen(basics, tmp_path, tiny_model, capsys):  # noqa: F811
+def test_the_feature_of_a_pattern_is_chosen(run, basics, tmp_path, tiny_model):  # noqa: F811
     """A dictionary with one feature that reads off the embedding of a token, among random ones."""
     plain = PlainModel(tiny_model)
     (york,) = plain.tokenizer(" York", add_special_tokens=False)["input_ids"]
@@ -534,16 +540,121 @@ def test_the_feature_of_a_pattern_is_chosen(basics, tmp_path, tiny_model, capsys
     weight = torch.nn.functional.normalize(weight, dim=1)
     one = Dictionary.from_tied(weight, torch.full((20,), -0.1), torch.zeros(HIDDEN))
     save_saelens(tmp_path / "sae", one, SaeMetadata("tiny", "blocks.0.hook_resid_pre", 32, True))
-    names = dict(zip([str(o).strip("-") for o in basics[::2]], basics[1::2], strict=True))
-    best_case(
-        dictionary=str(tmp_path / "sae"), out=tmp_path / "out", reporter=Reporter(quiet=True), pattern="^ York$",
-        windows=2, **{k: str(v) if isinstance(v, Path) else v for k, v in names.items()},
-    )  # fmt: skip
+    options = [*basics, "--dictionary", tmp_path / "sae", "--windows", 2, "--out", tmp_path / "out"]
+    ran = run("case", *options, "--pattern", "^ York$", "--quiet")
+    assert ran.code == 0, ran.err
     found = json.loads((tmp_path / "out" / "case" / "case.json").read_text())
     assert found["unit"] == "0.resid_pre/sae/13"
     assert found["provenance"]["chosen"]["found"] is True
     assert found["provenance"]["chosen"]["f1_test"] > 0.9
-    assert "the feature of 0.resid_pre/sae/13" in capsys.readouterr().err
+    assert "the feature of 0.resid_pre/sae/13" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [([], ["case", "--unit", "neither"]), (["--pattern", "a"], ["case of a pattern", "--dictionary", "none"])],
+)
+def test_a_case_is_of_a_unit_or_of_a_pattern(run, tmp_path, options, named):
+    assert_one_error(run("case", "--out", tmp_path / "out", *options), 2, *named)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.model
+def test_layers_take_methods_with_commas_between(run, basics, tmp_path):
+    options = [*basics, "--layers", "0, 1", "--units", 2, "--out", tmp_path]
+    ran = run("layers", *options, "--method", "suffix, suffix")
+    assert_one_error(ran, 2, "methods, each once", "('suffix', 'suffix')")
+    ran = run("layers", *options, "--methods", "suffix")
+    assert (ran.code, ran.out) == (0, f"{tmp_path / 'report' / 'layers.md'}\n"), ran.err
+    found = json.loads((tmp_path / "report" / "layers.json").read_text())
+    assert [layer["layer"] for layer in found["layers"]] == [0, 1]
+    assert run("layers", *options, "--method", "suffix", "--quiet").err.startswith("nothing to do")
+    assert_one_error(run("layers", *options[:-2], "--out", tmp_path, "--layers", "0-2"), 2, "option layers", "'0-2'")
+
+
+# --- shared options, analyses ---------------------------------------------------------------------------------
+
+
+def test_shared_options_come_behind_a_commands_own():
+    """What it declares itself is its own; the rest reaches it by name or in `options`; defaults can be others."""
+    seen = {}
+
+    @shared("model", "seed", "tokens", tokens=None)
+    def command(out: str, model: str = "mine", *, seed: int, reporter: Reporter, **options: object) -> None:
+        """Said."""
+        seen.update(out=out, model=model, seed=seed, quiet=reporter.quiet, options=options)
+
+    given = inspect.signature(command).parameters
+    assert [(name, one.default) for name, one in given.items()] == [
+        ("out", inspect.Parameter.empty), ("model", "mine"), ("seed", 0), ("tokens", None), ("quiet", False),
+    ]  # fmt: skip
+    assert (command.__name__, command.__doc__) == ("command", "Said.")
+    command(out="there", model="theirs", seed=3, tokens=5, quiet=True)
+    assert seen == {"out": "there", "model": "theirs", "seed": 3, "quiet": True, "options": {"tokens": 5}}
+    with pytest.raises(AssertionError, match="width"):
+        shared("model", width=3)
+
+
+def test_every_run_has_every_option_that_decides_model_and_text():
+    known = get_command(cli.app).commands
+    for name in set(COMMANDS) - {"demo", "push", "pull", "predict"}:
+        assert {*RUN, "quiet"} <= {parameter.name for parameter in known[name].params}, name
+        assert [p.name for p in known[name].params if p.name != "help"][-1] == "quiet"
+
+
+DEFAULTS = {
+    "bases": "runs/bases",
+    "cases": "runs/apostrophe",
+    "curves": "1e-3,3e-3,8e-3",
+    "ioi": "runs/ioi",
+    "layers": "runs/layers",
+    "study": "runs/study",
+}
+
+
+def start(monkeypatch, capsys, name: str, *arguments: object) -> Ran:
+    """Run a file of `analysis/` as a program, in this process."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ANALYSIS / f"{name}.py"), run_name="__main__")
+    return Ran(int(end.value.code or 0), *capsys.readouterr())
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_help_of_an_analysis_is_what_its_file_says_and_the_options(monkeypatch, capsys, name):
+    assert set(DEFAULTS) == {path.stem for path in ANALYSIS.glob("*.py")}
+    ran = start(monkeypatch, capsys, name, "--help")
+    doc = ast.get_docstring(ast.parse((ANALYSIS / f"{name}.py").read_text()), clean=False)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{doc}\n")
+    usage = ran.out.removeprefix(doc)
+    assert f"default: {DEFAULTS[name]}]" in usage
+    command = re.search(r"Usage: saelens-n2g (\w+)", usage)[1]
+    lines = re.findall(rf"^ +python analysis/{name}\.py(.*)$", doc.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) >= 2
+    for line in lines:
+        given = [*shlex.split(line, comments=True), "--out", "x"]
+        assert get_command(cli.app).commands[command].make_context(command, given).params["out"] == Path("x")
+
+
+def test_an_analysis_has_defaults_that_its_user_overrides(monkeypatch, capsys, tmp_path):
+    seen = []
+    monkeypatch.setattr(dictionaries, "sweep", lambda **options: seen.append(options))
+    assert start(monkeypatch, capsys, "curves", "--seeds", "5", "--out", tmp_path) == Ran(0, "", "")
+    (found,) = seen
+    assert (found["seeds"], found["expansions"], found["alphas"]) == ("5", "2,4", "1e-3,3e-3,8e-3")
+    assert (found["out"], found["wandb"], found["layers"]) == (tmp_path, "disabled", "1")
+    assert start(monkeypatch, capsys, "curves").code == 0
+    assert (seen[1]["seeds"], seen[1]["out"]) == ("0,1", Path("runs/curves"))
+
+
+def test_errors_of_an_analysis_are_one_line(monkeypatch, capsys, tmp_path):
+    ran = start(monkeypatch, capsys, "cases", "--out", tmp_path / "out")
+    assert_one_error(ran, 2, "case of a pattern", "--dictionary")
+    ran = start(monkeypatch, capsys, "layers", "--layers", "x", "--out", tmp_path / "out")
+    assert_one_error(ran, 2, "option layers")
+    assert start(monkeypatch, capsys, "ioi", "--nonsense").code == 2
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

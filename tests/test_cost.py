@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import Tables, table_windows
 
 from saelens_n2g.activations import harvest
 from saelens_n2g.bases.formats import SaeMetadata
-from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
-from saelens_n2g.sites import Site
 from saelens_n2g.training import TrainingConfig
 from saelens_n2g.training.blocks import CachedBlocks
 from saelens_n2g.training.cost import (
@@ -30,49 +29,20 @@ from saelens_n2g.training.meter import Meter
 from saelens_n2g.training.sparse import has_kernels
 from saelens_n2g.training.sweep import sweep, vary
 
-D, WIDTH, VOCAB = 6, 9, 40
-SITES = (Site(0, "resid_post"), Site(1, "resid_post"))
+D, WIDTH, SITES = Tables.d, Tables.width, Tables.sites
 BASE = TrainingConfig(expansion=2.0, batch=32, samples=32 * 9, log_every=4, checkpoint_every=5, wandb="disabled")
 CONFIGS = vary(BASE, {"architecture": ["tied", "topk"], "alpha": [1e-3, 1e-2], "k": [1]})
 """Two tied ones and a TopK."""
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
     monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
-class Tables:
-    """A subject whose activations are looked up; counts the positions it is run on."""
-
-    def __init__(self) -> None:
-        draws = torch.Generator().manual_seed(4)
-        self.values = {site: torch.randn(VOCAB, WIDTH, D, generator=draws) for site in SITES}
-        self.tokens = 0
-
-    def activations(self, ids, sites):
-        self.tokens += ids.numel()
-        places = torch.arange(ids.shape[1]).expand(ids.shape)
-        return {site: self.values[site][ids, places] for site in sites}
-
-    def describe(self):
-        return {"model": "tables"}
-
-
-def windows(n: int, seed: int) -> Windows:
-    draws = np.random.default_rng(seed)
-    tokens = draws.integers(1, VOCAB, size=(n, WIDTH)).astype(np.int32)
-    tokens[:, 0] = 0
-    lengths = draws.integers(3, WIDTH + 1, size=n).astype(np.int32)
-    lengths[: n // 2] = np.minimum(lengths[: n // 2], 5)  # the longest window of a block is not that of all
-    return Windows(tokens, lengths, np.arange(n, dtype=np.int32), tuple(map(str, range(n))), 0, "tables")
-
-
-FIT, TEST = windows(120, 0), windows(40, 1)
+FIT, TEST = table_windows(120, 0, ragged=True), table_windows(40, 1, ragged=True)
 
 
 def ticking():
@@ -127,7 +97,7 @@ def test_less_than_an_epoch_is_not_counted_as_one(monkeypatch):
 
 
 def test_a_run_out_of_a_cache_runs_the_subject_on_as_many_tokens_as_said(tmp_path):
-    subject, text = Tables(), windows(300, 2)
+    subject, text = Tables(), table_windows(300, 2, ragged=True)
     harvest(subject, text, {SITES[0]: None}, tmp_path)
     said = cost_of_run(Meter(Tables(), text, SITES[:1], clock=ticking()), text, 700, SITES[0], BASE)
     assert said.forward_tokens == subject.tokens
@@ -141,7 +111,7 @@ def test_a_run_out_of_a_cache_runs_the_subject_on_as_many_tokens_as_said(tmp_pat
 
 def test_a_text_of_less_than_a_batch_is_refused():
     with pytest.raises(InputError, match="at least one batch of 32"):
-        cost(fit=windows(2, 0))
+        cost(fit=table_windows(2, 0, ragged=True))
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import VOCABULARY, WIDTH, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import VOCABULARY, WIDTH, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.comparison import page, run, workspace

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import PlainModel, one_thread, tiny_model  # noqa: F401  (fixtures)
+from tiny import PlainModel, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.corpus import Windows

@@ -16,6 +16,7 @@ from saelens_n2g.jobs.artefacts import (
     committed,
     ensure_folder,
     fingerprint,
+    finished_before,
     publishing,
     read_json,
     require,
@@ -210,6 +211,20 @@ def test_damage_is_found_and_the_file_named(tmp_path, damage, found):
     with pytest.raises(ArtefactError, match=found) as error:
         require(tmp_path / "a", "thing")
     assert str(tmp_path / "a" / "deep" / "one.txt") in str(error.value)
+
+
+def test_what_was_finished_before_is_said_and_must_be_whole(tmp_path):
+    said: list[str] = []
+    publish(tmp_path / "a", {"one.txt": "1234"}, key="mine")
+    assert not finished_before(tmp_path / "a", "other", "thing", said.append)
+    assert not finished_before(tmp_path / "b", "mine", "thing", said.append)
+    assert said == []
+    assert finished_before(tmp_path / "a", "mine", "thing", said.append)
+    assert said == [f"nothing to do: {tmp_path / 'a'} is finished for these settings"]
+    (tmp_path / "a" / "one.txt").write_text("1235")
+    with pytest.raises(ArtefactError, match="SHA-256"):
+        finished_before(tmp_path / "a", "mine", "thing", said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("text", ["[]", '{"files": {}}', "{"])

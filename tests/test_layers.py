@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, MLP, VOCABULARY, WIDTH, PlainModel, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, MLP, VOCABULARY, WIDTH, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
@@ -488,8 +488,10 @@ def test_a_layer_that_there_is_not_is_refused_before_any_work(tiny_model, tiny_c
 @pytest.mark.model
 def test_the_command(tiny_model, tiny_corpus, tmp_path, capsys):  # noqa: F811
     options = {"model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 6_000, "width": WIDTH, "units": 2}
-    path = layers_command(out=tmp_path, layers="0, 1", methods=["suffix"], augmenter="none", device="cpu", **options)
+    path = layers_command(
+        out=tmp_path, reporter=QUIET, layers="0, 1", methods="suffix", augmenter="none", device="cpu", **options
+    )
     assert path.read_text().startswith("**How well graphs predict")
     with pytest.raises(InputError, match="option layers"):
-        layers_command(out=tmp_path, layers="0-3", **options)
+        layers_command(out=tmp_path, reporter=QUIET, layers="0-3", **options)
     capsys.readouterr()

@@ -27,13 +27,7 @@ D, N, B = 32, 96, 64
 HALF = torch.bfloat16
 METADATA = SaeMetadata("tiny", "blocks.0.hook_resid_post", 16, True)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(seed=0, rows=B, dtype=torch.float32):

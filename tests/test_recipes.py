@@ -35,13 +35,7 @@ COMMANDS = {
 SMALL = {"tokens": 4000, "width": 32, "batch": 64, "samples": 1280, "test_share": 0.25, "wandb": "disabled"}
 """What makes seconds of hours, in the settings of any recipe."""
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +131,8 @@ def test_settings_that_no_command_has_are_refused(tmp_path, monkeypatch, capsys)
         call(monkeypatch, "sweep", path)
     assert end.value.code == InputError.exit_code
     assert capsys.readouterr().err.splitlines()[-1].endswith("found alfas, layer")
+    with pytest.raises(InputError, match="alfas"):
+        call(monkeypatch, "sweep", path, "--debug")
     path.write_text("[1]")
     with pytest.raises(InputError, match="a JSON object, found list"):
         read_settings(path, dictionaries.sweep)

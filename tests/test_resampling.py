@@ -20,13 +20,7 @@ DEAD = [3, 7, 9]
 NAMES = ("tied", "relu", "gated")
 METADATA = SaeMetadata("tiny", "blocks.0.hook_resid_post", 16, True)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(step, rows=B):

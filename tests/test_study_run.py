@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, WIDTH, one_thread, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, WIDTH, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens

@@ -9,14 +9,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from fakes import Tables, table_windows
 from safetensors.torch import load_file
 
 from saelens_n2g.bases.foreign import load_dictionary
 from saelens_n2g.bases.formats import SaeMetadata
-from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.training import TrainingConfig, train, train_several
@@ -28,17 +27,10 @@ from saelens_n2g.training.stream import MultiStream
 from saelens_n2g.training.sweep import sweep, vary
 from saelens_n2g.training.sweep_report import table_of
 
-D, WIDTH, VOCAB = 6, 9, 40
-SITES = (Site(0, "resid_post"), Site(1, "resid_post"))
+D, WIDTH, SITES = Tables.d, Tables.width, Tables.sites
 BASE = TrainingConfig(expansion=2.0, batch=32, samples=32 * 12, log_every=4, checkpoint_every=5, wandb="disabled")
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -48,36 +40,12 @@ def _no_pictures(request, monkeypatch):
         monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)
 
 
-class Tables:
-    """A subject whose activations are looked up by token and position; counts the tokens it is run on."""
-
-    def __init__(self) -> None:
-        draws = torch.Generator().manual_seed(4)
-        self.values = {site: torch.randn(VOCAB, WIDTH, D, generator=draws) + site.layer for site in SITES}
-        self.tokens = 0
-
-    def activations(self, ids, sites):
-        self.tokens += ids.numel()
-        places = torch.arange(ids.shape[1]).expand(ids.shape)
-        return {site: self.values[site][ids, places] for site in sites}
-
-    def describe(self):
-        return {"model": "tables"}
-
-
-def windows(n: int, seed: int) -> Windows:
-    tokens = np.random.default_rng(seed).integers(1, VOCAB, size=(n, WIDTH)).astype(np.int32)
-    tokens[:, 0] = 0
-    lengths = np.full(n, WIDTH, dtype=np.int32)
-    return Windows(tokens, lengths, np.arange(n, dtype=np.int32), tuple(map(str, range(n))), 0, "tables")
-
-
 def metadata(site: Site) -> SaeMetadata:
     return SaeMetadata("tables", site.hook, WIDTH, True)
 
 
 def run(folder: Path, configs, subject=None, sites=SITES, on_step=None):
-    fit, test = windows(60, 0), windows(20, 1)
+    fit, test = table_windows(60, 0), table_windows(20, 1)
     return sweep(subject or Tables(), fit, test, sites, configs, folder, metadata=metadata, on_step=on_step)
 
 
@@ -120,7 +88,7 @@ def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path,
     assert subject.tokens == (60 + 20) * WIDTH, "every window once, for two sites and three dictionaries each"
     assert [(str(p.site), p.name) for p in points] == [(str(s), name) for s in SITES for name in CONFIGS]
     for point in points:
-        streams = MultiStream(SubjectBlocks(Tables(), windows(60, 0), SITES), batch=32, buffer_rows=384, seed=0)
+        streams = MultiStream(SubjectBlocks(Tables(), table_windows(60, 0), SITES), batch=32, buffer_rows=384, seed=0)
         place = tmp_path / point.name / str(point.site)
         job = job_of(point.config, streams.at(point.site), place, metadata=metadata(point.site))
         # What the first buffer serves before it is filled up is what a sweep knows of the rows.
@@ -150,7 +118,7 @@ class Spliced(Tables):
 
     def __init__(self) -> None:
         super().__init__()
-        self.out = torch.randn(D, VOCAB, generator=torch.Generator().manual_seed(5))
+        self.out = torch.randn(D, Tables.vocabulary, generator=torch.Generator().manual_seed(5))
         self.passes: list[tuple[Site, int]] = []
 
     def spliced_logits(self, ids, site, edit):
@@ -166,7 +134,7 @@ def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they
         rows = [rows for at, rows in subject.passes if at == site]
         assert rows == [1, 1, 2, *[3 + len(CONFIGS)] * 4], "to try; then one pass a window for all dictionaries"
     found, text = json.loads((tmp_path / "sweep.json").read_text()), (tmp_path / "sweep.md").read_text()
-    seen = spread(windows(20, 1), 4)
+    seen = spread(table_windows(20, 1), 4)
     for point, stored in zip(points, found["points"], strict=True):
         alone = behaviour(Spliced(), point.result.dictionary, point.site, seen)
         assert log_values(point.result.behaviour) == pytest.approx(log_values(alone), rel=1e-5)
@@ -244,7 +212,7 @@ def test_jobs_that_do_not_go_together_are_refused(tmp_path):
         train_several([one, one])
     with pytest.raises(InputError, match="at least one job"):
         train_several([])
-    stream = MultiStream(SubjectBlocks(Tables(), windows(60, 0), SITES), batch=16, buffer_rows=256).at(SITES[0])
+    stream = MultiStream(SubjectBlocks(Tables(), table_windows(60, 0), SITES), batch=16, buffer_rows=256).at(SITES[0])
     with pytest.raises(InputError, match="32 rows a step"):
         train(BASE, stream, tmp_path / "c", metadata=metadata(SITES[0]))
 

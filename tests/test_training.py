@@ -28,14 +28,7 @@ CONFIG = TrainingConfig(
     expansion=2.0, batch=32, samples=32 * 20, log_every=4, checkpoint_every=5, dead_window=100, wandb="disabled"
 )
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Products this small only lose by being split over threads, and much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def data(rows: int = 300, d: int = D) -> torch.Tensor:

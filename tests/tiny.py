@@ -7,11 +7,16 @@ a user brings: a Hugging Face folder, a .jsonl file.
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 VOCABULARY, LAYERS, HIDDEN, MLP = 400, 3, 32, 64
 WIDTH = 32
@@ -78,64 +83,51 @@ def write_tokenizer(folder: Path) -> None:
 
 def write_model(folder: Path) -> Path:
     """A Hugging Face folder of a Llama: weights, configuration, tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig
 
-    write_tokenizer(folder)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
+    return _write(
+        folder,
+        LlamaConfig,
         hidden_size=HIDDEN,
         intermediate_size=MLP,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         max_position_embeddings=128,
         initializer_range=0.1,
-        bos_token_id=0,
-        eos_token_id=1,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def write_neox(folder: Path) -> Path:
     """The same of Pythia's architecture, smaller."""
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers import GPTNeoXConfig
 
-    write_tokenizer(folder)
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
+    return _write(
+        folder,
+        GPTNeoXConfig,
         hidden_size=HIDDEN // 2,
         intermediate_size=MLP,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=128,
-        bos_token_id=0,
-        eos_token_id=1,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        GPTNeoXForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def write_gpt2(folder: Path) -> Path:
     """The same of GPT-2's architecture."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config
+
+    return _write(folder, GPT2Config, n_embd=HIDDEN // 2, n_layer=2, n_head=2, n_positions=128)
+
+
+def _write(folder: Path, kind: Callable[..., "PreTrainedConfig"], **sizes: float) -> Path:
+    """Weights, configuration and tokenizer of a model of that kind; the weights are the same every time."""
+    from transformers import AutoModelForCausalLM
 
     write_tokenizer(folder)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=HIDDEN // 2,
-        n_layer=2,
-        n_head=2,
-        n_positions=128,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    config = kind(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        GPT2LMHeadModel(config).save_pretrained(folder)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
@@ -162,15 +154,6 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The text."""
     path, new = _once("corpus.jsonl", tmp_path_factory)
     return write_corpus(path) if new else path
-
-
-@pytest.fixture(scope="session")
-def one_thread():
-    """PyTorch on one thread: tests of this size are slower on more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class PlainModel:

@@ -22,8 +22,8 @@ in proportion. Needs the Hugging Face hub, and for the whole grid a GPU. It has 
 Everything it does is in `saelens_n2g.commands.dictionaries.sweep`.
 """
 
+from saelens_n2g.cli.scripts import recipe
 from saelens_n2g.commands.dictionaries import sweep
-from saelens_n2g.commands.recipes import recipe
 
 if __name__ == "__main__":
     recipe(__doc__, __file__, sweep)

@@ -10,8 +10,8 @@ they gave an L0 of 30 to 90 on SmolLM2-135M, on GPT-2 they are untried. Needs th
 Everything it does is in `saelens_n2g.commands.dictionaries.sweep`.
 """
 
+from saelens_n2g.cli.scripts import recipe
 from saelens_n2g.commands.dictionaries import sweep
-from saelens_n2g.commands.recipes import recipe
 
 if __name__ == "__main__":
     recipe(__doc__, __file__, sweep)

@@ -7,8 +7,8 @@
 Everything it does is in `saelens_n2g.commands.dictionaries.sweep`; settings are the options of `saelens-n2g sweep`.
 """
 
+from saelens_n2g.cli.scripts import recipe
 from saelens_n2g.commands.dictionaries import sweep
-from saelens_n2g.commands.recipes import recipe
 
 if __name__ == "__main__":
     recipe(__doc__, __file__, sweep)

@@ -7,8 +7,8 @@
 Everything it does is in `saelens_n2g.commands.dictionaries.train`; settings are the options of `saelens-n2g train`.
 """
 
+from saelens_n2g.cli.scripts import recipe
 from saelens_n2g.commands.dictionaries import train_with
-from saelens_n2g.commands.recipes import recipe
 
 if __name__ == "__main__":
     recipe(__doc__, __file__, train_with)

@@ -1,26 +1,12 @@
 """Commands about what units do to the model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from saelens_n2g.cli.app import app
-from saelens_n2g.cli.options import (
-    Bos,
-    Corpus,
-    Device,
-    Dtype,
-    Model,
-    Out,
-    Quiet,
-    Revision,
-    Seed,
-    Tokens,
-    Unit,
-    Width,
-    example,
-    reporter_of,
-)
+from saelens_n2g.cli.options import RUN, Out, example, shared
+from saelens_n2g.errors import InputError
 
 
 @app.command(
@@ -29,10 +15,9 @@ from saelens_n2g.cli.options import (
         "ioi --model EleutherAI/pythia-410m-deduped --corpus hf:NeelNanda/pile-10k --dictionary runs/a --out runs/p",
     )
 )
+@shared(*RUN, tokens=60_000)
 def ioi(
     out: Out,
-    model: Model = "embedded",
-    corpus: Corpus = "embedded",
     layer: Annotated[int | None, typer.Option(help="Block whose output is patched; default: the middle one.")] = None,
     dictionary: Annotated[
         list[str] | None,
@@ -43,34 +28,32 @@ def ioi(
     exact: Annotated[
         bool, typer.Option("--exact", help="ACDC as the authors have it: one by one, 50 thresholds; hours on a CPU.")
     ] = False,
-    tokens: Tokens = 60_000,
-    width: Width = 128,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    bos: Bos = "auto",
-    revision: Revision = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Indirect object identification: how few features of each basis must change for the model to change its answer.
     PCA stands beside the dictionaries."""
-    options = {k: v for k, v in locals().items() if k not in ("quiet", "dictionary")}
     from saelens_n2g.commands.ioi import ioi
 
-    ioi(reporter=reporter_of(quiet), dictionary=dictionary or (), **options)
+    ioi(out=out, layer=layer, dictionary=dictionary or (), prompts=prompts, runs=runs, exact=exact, **options)
 
 
 @app.command(
     epilog=example(
         "case --unit 1.resid_post/sae/17 --dictionary runs/sae/dictionary/sae --out runs/case",
         "case --unit 3.mlp_post/neurons/1214 --pattern '^ ?(19|20)[0-9]' --out runs/neuron",
+        "case --pattern '^ ?(19|20)[0-9]' --dictionary runs/sae/dictionary/sae --out runs/years",
     )
 )
+@shared(*RUN, tokens=60_000)
 def case(
-    unit: Unit,
     out: Out,
-    model: Model = "embedded",
-    corpus: Corpus = "embedded",
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="LAYER.KIND/BASIS/INDEX, e.g. 3.mlp_post/neurons/1214; default: the feature of the dictionary that "
+            "goes with the pattern."
+        ),
+    ] = None,
     dictionary: Annotated[str | None, typer.Option(help="Folder of the dictionary that the unit is of.")] = None,
     later: Annotated[
         str | None, typer.Option(help="Dictionary of a later layer, to see which features change.")
@@ -79,17 +62,19 @@ def case(
         str | None, typer.Option(help="Regular expression; its matches are compared with where the unit fires.")
     ] = None,
     windows: Annotated[int, typer.Option(help="Windows on which the model is run without the unit.")] = 24,
-    tokens: Tokens = 60_000,
-    width: Width = 128,
-    device: Device = "auto",
-    bos: Bos = "auto",
-    revision: Revision = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Case study of one unit: its activations by token, what the model would predict without it, the context that it
-    needs, what changes in a later layer."""
-    options = {k: v for k, v in locals().items() if k != "quiet"}
-    from saelens_n2g.commands.cases import case
+    needs, what changes in a later layer. With a pattern and no unit it is that of the feature that fires where the
+    pattern matches."""
+    if unit is None and pattern is None:
+        raise InputError("case", "--unit, or --pattern with --dictionary", "neither")
+    if unit is None and dictionary is None:
+        raise InputError("case of a pattern", "--dictionary, whose feature is chosen", "none")
+    from saelens_n2g.commands import cases
 
-    case(reporter=reporter_of(quiet), **options)
+    options |= {"out": out, "dictionary": dictionary, "later": later, "pattern": pattern, "windows": windows}
+    if unit is None:
+        cases.best_case(**options)
+    else:
+        cases.case(unit=unit, **options)

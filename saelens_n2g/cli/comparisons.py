@@ -1,4 +1,4 @@
-"""Commands that compare bases."""
+"""Commands that compare bases, and methods over layers."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,57 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from saelens_n2g.cli.app import app
-from saelens_n2g.cli.options import (
-    METHOD,
-    AugmenterName,
-    Bos,
-    Corpus,
-    Device,
-    Dictionary,
-    Dtype,
-    Layer,
-    MethodName,
-    Model,
-    Out,
-    Quiet,
-    Revision,
-    Seed,
-    Tokens,
-    Wandb,
-    Width,
-    config_from,
-    example,
-    reporter_of,
-)
+from saelens_n2g.cli.options import RUN, Out, config_from, example, shared
+
+SIDE_BY_SIDE = ("layer", "units", "samples", "method", "augmenter", "wandb")
+"""What a comparison of bases does."""
 
 
 @app.command(epilog=example("demo", "demo --out runs/other --layer 5 --units 40"))
-def demo(
-    out: Out = Path("runs/demo"),
-    layer: Layer = 1,
-    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 32,
-    tokens: Tokens = 400_000,
-    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
-    method: MethodName = METHOD,
-    augmenter: AugmenterName = "auto",
-    wandb: Wandb = "auto",
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
+@shared(*SIDE_BY_SIDE, "tokens", "seed")
+def demo(out: Out = Path("runs/demo"), **options: Any) -> None:
     """The main job on the embedded model and text: train a dictionary, explain neurons, features and baselines,
     compare them in one table. Interrupted, it goes on where it stopped."""
-    _compare(
-        out,
-        quiet,
-        layer=layer,
-        units=units,
-        tokens=tokens,
-        samples=samples,
-        method=method,
-        augmenter=augmenter,
-        wandb=wandb,
-        seed=seed,
-    )
+    _compare(out, **options)
 
 
 @app.command(
@@ -65,35 +26,47 @@ def demo(
         "compare --model ./my-model --corpus notes.txt --layer 0 --bases neurons,random --out runs/mine",
     )
 )
+@shared("dictionary", *SIDE_BY_SIDE, *RUN)
 def compare(
     out: Out,
-    model: Model = "embedded",
-    corpus: Corpus = "embedded",
-    layer: Layer = 1,
     bases: Annotated[
         str, typer.Option(help="Comma-separated: neurons, sae, random, pca, ica.")
     ] = "neurons,sae,random,pca,ica",
-    dictionary: Dictionary = None,
-    units: Annotated[int, typer.Option(help="Units to explain per basis.")] = 32,
-    tokens: Tokens = 400_000,
-    width: Width = 128,
-    samples: Annotated[int, typer.Option(help="Activations the dictionary is trained on.")] = 1_200_000,
-    method: MethodName = METHOD,
-    augmenter: AugmenterName = "auto",
-    wandb: Wandb = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    bos: Bos = "auto",
-    revision: Revision = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Compare bases of one layer of any model on any text: same protocol for all, one table, one page."""
-    options = {k: v for k, v in locals().items() if k not in ("out", "quiet")}
-    _compare(out, quiet, **options)
+    _compare(out, bases=bases, **options)
 
 
-def _compare(out: Path, quiet: bool, **options: Any) -> None:
+def _compare(out: Path, *, reporter: Any, **options: Any) -> None:
     from saelens_n2g.commands import comparisons
 
-    comparisons.compare(config_from(**options), out, reporter_of(quiet))
+    comparisons.compare(config_from(**options), out, reporter)
+
+
+@app.command(
+    epilog=example(
+        "layers --layers 0,5,10,15 --units 20 --methods suffix,refined --out runs/layers",
+        "layers --basis sae --dictionary 'runs/sae-{layer}/dictionary/sae' --layers 1,3 --out runs/sae-layers",
+    )
+)
+@shared("augmenter", *RUN, tokens=200_000)
+def layers(
+    out: Out,
+    layers: Annotated[str, typer.Option(help="Layers, with commas between.")] = "0,1,2,3,4,5",
+    basis: Annotated[str, typer.Option(help="Whose units: neurons, sae, random, pca, ica.")] = "neurons",
+    dictionary: Annotated[
+        str | None, typer.Option(help="For basis sae: folder of a dictionary, {layer} being the layer.")
+    ] = None,
+    units: Annotated[int, typer.Option(help="Units to explain per layer.")] = 32,
+    methods: Annotated[
+        str, typer.Option("--methods", "--method", help="How graphs are fitted, with commas between.")
+    ] = "paper,suffix,refined",
+    **options: Any,
+) -> None:
+    """How well graphs predict units layer by layer: methods and tables of counts side by side on the same units.
+    Interrupted, it goes on where it stopped; a further method leaves what is finished as it is."""
+    from saelens_n2g.commands import comparisons
+
+    options |= {"basis": basis, "dictionary": dictionary, "units": units, "methods": methods}
+    print(comparisons.layers(out=out, layers=layers, **options))

@@ -6,49 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from saelens_n2g.cli.app import app
-from saelens_n2g.cli.options import (
-    METHOD,
-    AugmenterName,
-    Bos,
-    Corpus,
-    Device,
-    Dictionary,
-    MethodName,
-    Model,
-    Out,
-    Quiet,
-    Revision,
-    Seed,
-    Tokens,
-    Unit,
-    Width,
-    config_from,
-    example,
-    reporter_of,
-)
+from saelens_n2g.cli.options import RUN, Out, Unit, config_from, example, shared
 
 
 @app.command(epilog=example("exemplars --unit 3.mlp_post/neurons/1214 --out runs/unit"))
+@shared("dictionary", *RUN)
 def exemplars(
     unit: Unit,
     out: Out,
-    model: Model = "embedded",
-    corpus: Corpus = "embedded",
-    dictionary: Dictionary = None,
     top: Annotated[int, typer.Option(help="Windows to print.")] = 10,
-    tokens: Tokens = 400_000,
-    width: Width = 128,
-    device: Device = "auto",
-    bos: Bos = "auto",
-    revision: Revision = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    *,
+    reporter: Any,
+    **options: Any,
 ) -> None:
     """The windows of the corpus on which one unit is most active, coloured by activation."""
     from saelens_n2g.commands import units
 
-    config = config_from(unit=unit, **_shared(locals()))
-    units.exemplars(config, unit, out, top, reporter_of(quiet))
+    units.exemplars(config_from(unit=unit, **options), unit, out, top, reporter)
 
 
 @app.command(
@@ -57,27 +31,12 @@ def exemplars(
         "fit --unit 3.resid_post/sae/17 --dictionary runs/demo/dictionary/sae --out runs/feature",
     )
 )
-def fit(
-    unit: Unit,
-    out: Out,
-    model: Model = "embedded",
-    corpus: Corpus = "embedded",
-    dictionary: Dictionary = None,
-    method: MethodName = METHOD,
-    augmenter: AugmenterName = "auto",
-    tokens: Tokens = 400_000,
-    width: Width = 128,
-    device: Device = "auto",
-    bos: Bos = "auto",
-    revision: Revision = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
+@shared("dictionary", "method", "augmenter", *RUN)
+def fit(unit: Unit, out: Out, *, reporter: Any, **options: Any) -> None:
     """Fit the N2G graph of one unit, print it and its scores, write it as JSON, SVG and DOT."""
     from saelens_n2g.commands import units
 
-    config = config_from(unit=unit, method=method, augmenter=augmenter, **_shared(locals()))
-    units.fit(config, unit, out, reporter_of(quiet))
+    units.fit(config_from(unit=unit, **options), unit, out, reporter)
 
 
 @app.command(
@@ -97,9 +56,3 @@ def predict(
     from saelens_n2g.commands import text as commands
 
     commands.predict(graph, text, file, model, as_json=json)
-
-
-def _shared(values: dict[str, Any]) -> dict[str, Any]:
-    """The options of a one-unit command that go into its settings as they are."""
-    names = ("model", "corpus", "dictionary", "tokens", "width", "device", "bos", "revision", "seed")
-    return {name: values[name] for name in names}

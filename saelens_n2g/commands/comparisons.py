@@ -1,6 +1,5 @@
 """Comparisons of bases, and of methods over layers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,22 +34,27 @@ def compare(config: RunConfig, out: Path, reporter: Reporter) -> None:
 def layers(
     *,
     out: Path,
+    reporter: Reporter,
     layers: str,
     basis: str = "neurons",
-    methods: Sequence[str] = ("paper", "suffix", "refined"),
+    methods: str = "paper,suffix,refined",
     dictionary: str | None = None,
     **options: Any,
 ) -> Path:
     """Explain units of several layers, or finish doing so; the path of the table. `options` are those of `config_of`.
 
-    `layers` are numbers with commas between. Raises `InputError`.
+    `layers` and `methods` are numbers and names with commas between. Raises `InputError`.
     """
     from saelens_n2g.comparison.layers import REPORT, LayersConfig, run_layers
 
-    numbers = [part.strip() for part in layers.split(",")]
+    numbers = _parts(layers)
     if not all(part.isdecimal() for part in numbers):
         raise InputError("option layers", "numbers with commas between, such as 0,1,2", repr(layers))
     run = replace(config_of(**options), options=None, dictionary=dictionary)
     chosen = tuple(int(part) for part in numbers)
-    run_layers(LayersConfig(run=run, layers=chosen, basis=basis, methods=tuple(methods)), out, Reporter())
+    run_layers(LayersConfig(run=run, layers=chosen, basis=basis, methods=_parts(methods)), out, reporter)
     return out / REPORT / "layers.md"
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))

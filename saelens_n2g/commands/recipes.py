@@ -1,45 +1,18 @@
-"""Recipes: what the runnable files in `train/` have in common. A recipe is a command with a file of settings beside it.
+"""Settings of the recipes in `train/`: JSON files beside them, with the options of a command."""
 
-python train/NAME.py [SETTINGS.json] [--out FOLDER] [--estimate]
-"""
-
-import argparse
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from saelens_n2g.commands.settings import config_of
-from saelens_n2g.errors import InputError, N2GError
+from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import read_json
-from saelens_n2g.progress import Reporter
 from saelens_n2g.training.config import TrainingConfig
 
 SINGLE = ("layer", "alpha", "expansion", "bases")
 """What a sweep has several of, or takes from elsewhere."""
-
-
-def recipe(doc: str | None, script: str, command: Callable[..., None]) -> None:
-    """Read the command line of a recipe and its settings, and call `command`.
-
-    doc, script: `__doc__` and `__file__` of the recipe. Settings are in the JSON file of the same name unless another
-    is named. The command is called with `out`, `estimate`, `reporter` and the settings. What a user can mend ends the
-    process with one line and the error's exit code.
-    """
-    place = Path(script)
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="?", type=Path, default=place.with_suffix(".json"))
-    parser.add_argument("--out", type=Path, default=Path("runs") / place.stem)
-    parser.add_argument("--estimate", action="store_true", help="say what it will cost, and stop")
-    given = parser.parse_args()
-    try:
-        settings = read_settings(given.settings, command)
-        command(out=given.out, estimate=given.estimate, reporter=Reporter(), **settings)
-    except N2GError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
 
 
 def read_settings(path: Path, command: Callable[..., None]) -> dict[str, Any]:

@@ -27,7 +27,15 @@ from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError, InputError, N2GError
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.methods import find_method
-from saelens_n2g.jobs.artefacts import committed, fingerprint, publishing, require, write_json, write_text
+from saelens_n2g.jobs.artefacts import (
+    committed,
+    fingerprint,
+    finished_before,
+    publishing,
+    require,
+    write_json,
+    write_text,
+)
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 
@@ -101,9 +109,7 @@ def run_layers(config: LayersConfig, folder: Path, reporter: Reporter) -> Layers
     `InputError` for settings that cannot be, `ArtefactError` for damaged files of an earlier run.
     """
     report = folder / REPORT
-    if committed(report) == {"key": config.report_key()}:
-        require(report, "report")
-        reporter.note(f"nothing to do: {report} is finished for these settings")
+    if finished_before(report, config.report_key(), "report", reporter.note):
         return LayersResult.load(report / "layers.json")
     workspace = Workspace(config.at(max(config.layers)), folder, reporter)
     pending = [layer for layer in config.layers if any(not _finished(config, folder, layer, p) for p in config.parts)]

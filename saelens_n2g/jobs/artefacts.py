@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +191,15 @@ def require(folder: Path, what: str) -> dict[str, Any]:
         found = "a folder without commit marker" if folder.exists() else "nothing there"
         raise ArtefactError(f"{what} {folder}", "a finished artefact", found)
     return meta
+
+
+def finished_before(folder: Path, key: str, what: str, note: Callable[[str], None]) -> bool:
+    """Whether an earlier run finished `folder` for the settings of `key`, which `note` is told.
+
+    `what` names it in errors. Raises `ArtefactError` where it was finished and is damaged.
+    """
+    if committed(folder) != {"key": key}:
+        return False
+    require(folder, what)
+    note(f"nothing to do: {folder} is finished for these settings")
+    return True

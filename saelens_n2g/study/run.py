@@ -17,7 +17,7 @@ from saelens_n2g.comparison.units import rule_as_json
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.graphs.methods import find_method
-from saelens_n2g.jobs.artefacts import committed, publishing, require, write_json, write_text
+from saelens_n2g.jobs.artefacts import committed, finished_before, publishing, require, write_json, write_text
 from saelens_n2g.progress import Reporter
 from saelens_n2g.study.cell import explain_cell
 from saelens_n2g.study.config import StudyConfig
@@ -34,9 +34,7 @@ def run_study(config: StudyConfig, folder: Path, reporter: Reporter) -> StudyRes
     Raises `InputError` for settings that cannot be, `ArtefactError` for damaged files of an earlier run.
     """
     report = folder / REPORT
-    if committed(report) == {"key": config.report_key()}:
-        require(report, "report")
-        reporter.note(f"nothing to do: {report} is finished for these settings")
+    if finished_before(report, config.report_key(), "report", reporter.note):
         return StudyResult.load(report / "results.json")
     workspace = Workspace(config.at(max(config.layers), config.names[0]), folder, reporter)
     cells = [(layer, name) for layer in config.layers for name in config.names]
