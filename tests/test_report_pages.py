@@ -261,7 +261,7 @@ def test_one_analysis_that_fails_is_named_and_the_others_are_shown(tmp_path):
         ran.append(arguments[0])
         if arguments[0] == "case":
             raise UnitError("unit 1", "an activation above 0", "none")
-        sweep_folder(Path(arguments[-1]))
+        sweep_folder(Path(arguments[arguments.index("--out") + 1]))
         print("printed")
 
     def made():
@@ -284,7 +284,7 @@ def test_nothing_is_done_twice(tmp_path):
 
     def run(arguments):
         ran.append(arguments[0])
-        sweep_folder(Path(arguments[-1]))
+        sweep_folder(Path(arguments[arguments.index("--out") + 1]))
 
     given = {"out": tmp_path, "reporter": Silent(), "run": run, "parts": "dictionaries", "layers": "0", "at": "0,1"}
     path = report(**given)

@@ -16,14 +16,13 @@ from saelens_n2g.cli import (  # noqa: F401  (they add their commands)
     causal,
     comparisons,
     dictionaries,
+    report,
     study,
     units,
 )
-from saelens_n2g.cli.app import app
+from saelens_n2g.cli.app import INTERRUPTED, app
 from saelens_n2g.errors import InputError, N2GError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """The parser's own error for wrong options. Typer brings its parser along and exports only the leaves of the tree."""
 

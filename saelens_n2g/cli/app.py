@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, 128 and the number of the signal; what `app` returns then where it does not exit itself."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

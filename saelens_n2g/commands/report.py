@@ -13,7 +13,7 @@ from typing import Any
 
 from saelens_n2g.commands.settings import values_of
 from saelens_n2g.errors import InputError, N2GError
-from saelens_n2g.jobs.artefacts import committed, ensure_folder, fingerprint, require
+from saelens_n2g.jobs.artefacts import ensure_folder, fingerprint, finished_before
 from saelens_n2g.progress import Reporter
 from saelens_n2g.provenance import versions
 
@@ -92,9 +92,7 @@ def report(
     command = _command(out, parts=parts, layers=layers, at=at, pattern=pattern, small=small, **common)
     place = out / REPORT
     key = fingerprint([VERSION, versions(), [step.command for step in steps]])
-    if committed(place) == {"key": key}:
-        require(place, "report")
-        reporter.note(f"nothing to do: {place} is finished for these settings")
+    if finished_before(place, key, "report", reporter.note):
         return place / "index.html"
     failures: dict[str, N2GError] = {}
     for step in steps:
@@ -120,7 +118,7 @@ def _do(step: Step, out: Path, run: Run, reporter: Reporter) -> None:
         open(ensure_folder(out / step.part) / "output.txt", "w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),
     ):
-        run(step.arguments)
+        run([*step.arguments, *(["--quiet"] if reporter.quiet else [])])
 
 
 def _gather(steps: Sequence[Step], failures: Mapping[str, N2GError], out: Path, key: str, command: str) -> None:
