@@ -25,6 +25,7 @@ from saelens_n2g.bases.formats import Dictionary, SaeMetadata, load_saelens, sav
 from saelens_n2g.cli.options import METHOD, RUN, shared
 from saelens_n2g.commands import comparisons, dictionaries
 from saelens_n2g.commands import ioi as ioi_command
+from saelens_n2g.commands import report as report_command
 from saelens_n2g.commands import text as text_commands
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.graph import Graph
@@ -44,6 +45,7 @@ COMMANDS = (
     "predict",
     "ioi",
     "case",
+    "report",
     "study",
     "layers",
 )
@@ -705,3 +707,43 @@ def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, m
     save_saelens(tmp_path / "NOWHERE", narrow, SaeMetadata("", "blocks.1.hook_resid_post", 32, True))
     ran = run("evaluate", *basics[2:], "--dictionary", kept, *changes, "--out", tmp_path / "out")
     assert_one_error(ran, 2, *named)
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("few_names", "one_thread")
+def test_a_report_of_everything_goes_on_where_it_stopped(run, tiny_model, tiny_corpus, tmp_path, monkeypatch):  # noqa: F811
+    text = {"tokens": "4000", "width": "32"}
+    training = {"alphas": "3e-3", "expansions": "2", "seeds": "0,1", "batch": "64", "samples": "640"}
+    few = {"units": "2", "fragment": "8", "dictionaries": "tied-R1", "samples": "640", "method": "suffix"}
+    sizes = {
+        "dictionaries": {**text, **training},
+        "bases": {**text, **few},
+        "ioi": {**text, "prompts": "3", "runs": "20"},
+        "case": {**text, "windows": "4"},
+    }
+    monkeypatch.setattr(report_command, "FULL", sizes)
+    out = tmp_path / "report of all"
+    options = ["--model", tiny_model, "--corpus", tiny_corpus, "--layers", "0,1", "--pattern", "York", "--device", "cpu"]
+    assert run("report", *options, "--parts", "dictionaries,bases", "--out", out).code == 0
+    trained = {p: p.stat().st_mtime_ns for p in (out / "dictionaries").rglob("*.safetensors")}
+    ran = run("report", *options, "--out", out)
+    assert ran.code == 0, ran.err
+    assert ran.out.strip() == str(out / "report" / "index.html")
+    assert {p: p.stat().st_mtime_ns for p in trained} == trained, "what is finished is not done again"
+    names = {p.name for p in (out / "report").iterdir()}
+    assert names == {
+        "COMMIT.json", "index.html", "report.md", "units-bases.html", "figures", "data",
+        *(f"{part}.html" for part in ("dictionaries", "bases", "ioi", "case")),
+    }  # fmt: skip
+    text = (out / "report" / "report.md").read_text()
+    for sentence in ("other seed, same settings", "prefers the indirect object", "Tokens that match York"):
+        assert sentence in text
+    commands = [line for line in text.splitlines() if line.startswith("saelens-n2g ")]
+    assert [line.split()[1] for line in commands] == ["report", "sweep", "study", "ioi", "case"]
+    before = (out / "case" / "case" / "case.json").read_bytes()
+    shutil.rmtree(out / "case")
+    assert run(*shlex.split(commands[-1])[1:]).code == 0, "a command in the report makes its part again"
+    assert (out / "case" / "case" / "case.json").read_bytes() == before
+    again = run("report", *options, "--out", out)
+    assert "nothing to do" in again.err
+    assert_plain(ran.out + ran.err)
