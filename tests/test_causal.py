@@ -1,7 +1,9 @@
 """The IOI task and counterfactual patching: on a tiny model, against plain statements of what is measured."""
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,19 @@ from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.ioi import ACTIONS, NAMES, OPENINGS, ORDERS, ioi_task, performance, single_tokens
-from saelens_n2g.causal.patching import THRESHOLDS, acdc, by_effect, codes_of, ends, patching, point_of, signed_pairs
+from saelens_n2g.causal.patching import codes_of, patching, signed_pairs
+from saelens_n2g.causal.searches import (
+    THRESHOLDS,
+    Walk,
+    acdc,
+    best,
+    by_effect,
+    chain,
+    ends,
+    held_out,
+    point_of,
+    unchain,
+)
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
@@ -63,6 +77,20 @@ def test_a_seed_draws_the_same_prompts_again(words):
     assert other.prompts != words.prompts
 
 
+def test_prompts_can_be_others_than_given_ones(words):
+    """The very seed that drew them must draw on."""
+
+    def texts(prompts):
+        return {text for one in prompts for text in (one.text, one.counterfactual)}
+
+    given = words.prompts[:10:2]
+    apart = ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=3, apart_from=given)
+    assert not texts(apart.prompts) & texts(given)
+    assert [p.order for p in apart.prompts] == [p.order for p in words.prompts]
+    swapped = [p._replace(text=p.counterfactual, counterfactual=p.text) for p in given]
+    assert ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=3, apart_from=swapped).prompts == apart.prompts
+
+
 def test_names_of_several_tokens_are_left_out():
     assert single_tokens(lambda text: [7] * len(text.strip()), ["A", "Bob", "C"]) == {"A": 7, "C": 7}
     with pytest.raises(InputError, match="three or more that are one token, found 1 of 30"):
@@ -101,6 +129,8 @@ def test_performance_by_hand(words):
     assert performance(Knowing(1.0), words).logit_difference == pytest.approx(5.0)
     e = torch.tensor(5.0).exp().item()
     assert performance(Knowing(1.0), words).probability == pytest.approx(e / (e + 63))
+    twice = performance(Knowing(0.5), words, words)
+    assert (twice.texts, twice.preferred) == (160, 0.5)
 
 
 # --- patching -------------------------------------------------------------------------------------------------
@@ -136,10 +166,10 @@ def sae(rows):
     return sae_basis(SITE, Dictionary.from_tied(weight, torch.full((60,), -0.3 * float(spread)), rows.mean(0)))
 
 
-def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[float, float]:
-    """Position by position, with the whole model."""
+def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[list[float], float]:
+    """KL of every prompt, and mean size of the edit: position by position, with the whole model."""
     x, other = (subject.activations(ids, [SITE])[SITE] for ids in (task.ids, task.counterfactual_ids))
-    total, sizes = 0.0, []
+    kls, sizes = [], []
     edited = x.clone()
     for i, last in enumerate(task.last.tolist()):
         for at in range(1, last + 1):
@@ -150,8 +180,8 @@ def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[float, float]:
     wanted = subject.logits(task.counterfactual_ids)
     for i, last in enumerate(task.last.tolist()):
         p, q = found[i, last].double().log_softmax(-1), wanted[i, last].double().log_softmax(-1)
-        total += (p.exp() * (p - q)).sum().item()
-    return total / len(task.prompts), sum(sizes) / len(sizes)
+        kls.append((p.exp() * (p - q)).sum().item())
+    return kls, sum(sizes) / len(sizes)
 
 
 @pytest.mark.parametrize("kind", ["sae", "nonneg", "signed"])
@@ -162,8 +192,10 @@ def test_a_measure_is_what_the_formula_says(subject, task, sae, pca, kind):
         which[::3] = False
         found = problem.measure(which)
         chosen = problem.features[which].tolist()
-    kl, edit = kl_by_hand(subject, task, codes, chosen)
-    assert found.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    kls, edit = kl_by_hand(subject, task, codes, chosen)
+    assert found.kls == pytest.approx(kls, rel=1e-3, abs=1e-6)
+    assert found.kl == pytest.approx(np.mean(kls), rel=1e-3, abs=1e-6)
+    assert len(set(found.kls)) == len(task.prompts)
     assert found.edit == pytest.approx(edit, rel=1e-4)
 
 
@@ -187,7 +219,7 @@ def test_only_features_that_differ_are_looked_at(subject, task, sae):
 def test_effects_are_first_order_changes(subject, task, sae):
     """Against differences of the KL about the middle of the whole edit."""
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        effects = problem.effects()
+        effects = problem.effects
         delta = problem._delta.clone()
         for at in (int(effects.argmin()), int(effects.argmax())):
             found = []
@@ -201,34 +233,63 @@ def test_effects_are_first_order_changes(subject, task, sae):
 
 
 def one_by_one(problem, thresholds, seed):
-    """The authors' procedure in plain loops: the set after each threshold."""
-    generator = torch.Generator().manual_seed(seed)
+    """The authors' procedure in plain loops: sets of features by their numbers, with the threshold of each; every set
+    that was accepted, and the set after each threshold."""
+    features = problem.features.tolist()
 
     def kl(chosen):
         which = problem.none()
-        which[sorted(chosen)] = True
-        return problem.kl(which)
+        which[[features.index(f) for f in sorted(chosen)]] = True
+        return float(np.mean(problem.measure(which).kls))
 
-    swapped = set(range(len(problem.features)))
-    now, found = kl(swapped), [set(swapped)]
-    for threshold in thresholds:
+    swapped = frozenset(features)
+    now, accepted, ended = kl(swapped), [], []
+    for place, threshold in enumerate(thresholds):
         there = sorted(swapped)
-        for at in torch.randperm(len(there), generator=generator).tolist():
-            value = kl(swapped - {there[at]})
+        for at in np.random.default_rng([seed, place]).permutation(len(there)):
+            fewer = swapped - {there[at]}
+            value = kl(fewer)
             if value - now < threshold:
-                swapped, now = swapped - {there[at]}, value
-        found.append(set(swapped))
-    return [{int(problem.features[i]) for i in chosen} for chosen in found]
+                swapped, now = fewer, value
+                accepted.append((swapped, threshold))
+        ended.append(swapped)
+    return accepted, ended
 
 
 def test_acdc_in_groups_of_one_is_the_authors_procedure(subject, task, sae):
     thresholds = (1e-4, 1e-3, 1e-2)
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        expected = one_by_one(problem, thresholds, seed=5)
+        accepted, ended = one_by_one(problem, thresholds, seed=5)
         points = acdc(problem, thresholds=thresholds, seed=5, group=1)
-    kept = [expected[0]] + [b for a, b in itertools.pairwise(expected) if b != a]
-    assert [set(point.features) for point in points] == kept
-    assert len(kept) > 2, "thresholds that take nothing out show nothing"
+        everything = problem.features.tolist()
+    assert points[0].features == tuple(everything)
+    assert [(frozenset(p.features), p.threshold) for p in points[1:]] == accepted
+    last = {p.threshold: frozenset(p.features) for p in points}
+    kept = [(t, there) for t, there in zip(thresholds, ended, strict=True) if t in last]
+    assert [last[t] for t, _ in kept] == [there for _, there in kept]
+    assert len({p.threshold for p in points}) > 2, "thresholds that take nothing out show nothing"
+
+
+@pytest.mark.parametrize(("order", "group"), [("random", 1), ("effect", 8)])
+def test_a_search_goes_on_where_it_was_written_down(subject, task, sae, order, group):
+    """From every place, through JSON: the same sets, the same number of runs, and only those that are left."""
+    settings = {"thresholds": (1e-3, 1e-2, 1.0), "order": order, "group": group, "seed": 2, "max_runs": 60}
+    kept: list[str] = []
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        ends(problem)
+        by_effect(problem, [4])
+        whole = acdc(problem, on_run=lambda walk: kept.append(json.dumps(walk.as_json())), **settings)
+        runs = problem.runs
+    assert len(kept) > 9
+    for place in (0, len(kept) // 3, len(kept) - 2):
+        with patching(subject, task, SITE, codes_of(sae)) as problem:
+            ends(problem)
+            by_effect(problem, [4])
+            again: list[int] = []
+            walk = Walk.from_json(json.loads(kept[place]))
+            found = acdc(problem, walk=walk, on_run=lambda walk, seen=again: seen.append(walk.runs), **settings)
+            assert (found, problem.runs) == (whole, runs)
+        assert len(again) == len(kept) - place - 1
 
 
 @pytest.mark.parametrize("order", ["random", "effect"])
@@ -242,7 +303,8 @@ def test_acdc_in_groups_loosens_nothing_and_costs_less(subject, task, sae, order
         m = len(problem.features)
         for point in points:
             which = torch.isin(problem.features, torch.tensor(point.features, dtype=torch.long))
-            assert problem.measure(which) == (point.kl, point.edit)
+            assert problem.measure(which) == point.found
+            assert torch.equal(problem.of(point.features), which)
     assert points == again
     assert points[0].threshold is None
     for before, after in itertools.pairwise(points):
@@ -250,7 +312,7 @@ def test_acdc_in_groups_loosens_nothing_and_costs_less(subject, task, sae, order
         removed = len(before.features) - len(after.features)
         assert after.kl - before.kl < removed * after.threshold
     assert points[-1].features == (), "a threshold above every KL takes all out"
-    assert cost < m + len(points) + 3 * m
+    assert cost < 4 * m
 
 
 def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
@@ -258,7 +320,7 @@ def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
         whole = acdc(problem, thresholds=(1e-2, 1.0), group=4)
         before = problem.runs
         cut = acdc(problem, thresholds=(1e-2, 1.0), group=4, max_runs=5)
-        assert problem.runs - before <= 5 + 3
+        assert problem.runs - before == 5
     assert cut[0] == whole[0]
     assert len(cut[-1].features) > len(whole[-1].features)
 
@@ -270,7 +332,7 @@ def test_every_threshold_has_its_share_of_the_runs(subject, task, sae):
         strict = acdc(problem, thresholds=(1e-9,), group=1, max_runs=m)
         before = problem.runs
         both = acdc(problem, thresholds=(1e-9, 10.0), group=1, max_runs=m)
-        assert problem.runs - before == m + 1
+        assert problem.runs - before == m
     assert len(strict[-1].features) > m // 2, "few can go at so small a threshold"
     assert len(both[-1].features) <= len(strict[-1].features) - m // 4
     assert point_of(both[-1].as_json()) == both[-1]
@@ -279,7 +341,7 @@ def test_every_threshold_has_its_share_of_the_runs(subject, task, sae):
 def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
     with patching(subject, task, SITE, codes_of(sae)) as problem:
         points, (nothing, everything) = by_effect(problem), ends(problem)
-        effects = problem.effects()
+        effects = problem.effects
         best = problem.features[effects.argmin()].item()
         chosen = by_effect(problem, sizes=[3])
     assert points[0].features == (best,)
@@ -291,10 +353,61 @@ def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
 
 def test_points_as_json(subject, task, sae):
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        first, second = acdc(problem, thresholds=(10.0,))
+        first, second = acdc(problem, thresholds=(10.0,), group=100)
     assert first.as_json()["n"] == len(first.features)
     assert "threshold" not in first.as_json()
-    assert second.as_json() == {"features": [], "n": 0, "kl": second.kl, "edit": 0.0, "threshold": 10.0}
+    kls = list(second.found.kls)
+    assert len(kls) == 6
+    assert second.as_json() == {
+        "features": [], "n": 0, "kl": second.kl, "edit": 0.0, "kls": kls, "threshold": 10.0,
+    }  # fmt: skip
+    assert second.kl == pytest.approx(sum(kls) / 6)
+
+
+def test_chains_come_back(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        points = acdc(problem, thresholds=(1e-3, 1.0), group=4)
+        points[1:2] = held_out(problem, points[1:2])
+    values = json.loads(json.dumps(chain(points)))
+    assert unchain(values) == points
+    assert sum(len(one["removed"]) for one in values[1:]) + points[-1].as_json()["n"] == len(points[0].features)
+    assert unchain(chain(points[:1])) == points[:1]
+    assert unchain([]) == []
+
+
+def test_sets_on_other_prompts(subject, task, sae):
+    """What was chosen on one task, measured on another by the numbers of its features."""
+    other = ioi_task(encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=5, seed=9)
+    codes = codes_of(sae)
+    with patching(subject, task, SITE, codes) as problem:
+        points = by_effect(problem, [4, 16])
+    with patching(subject, other, SITE, codes) as problem:
+        found = held_out(problem, points)
+        assert problem.runs == len(points)
+    for point, one in zip(points, found, strict=True):
+        assert (one.features, one.found) == (point.features, point.found)
+        kls, edit = kl_by_hand(subject, other, codes, list(point.features))
+        assert one.held.kls == pytest.approx(kls, rel=1e-3, abs=1e-6)
+        assert one.held.edit == pytest.approx(edit, rel=1e-4)
+        assert point_of(json.loads(json.dumps(one.as_json()))) == one
+
+
+def test_the_best_set_is_that_of_the_lowest_kl(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        points = acdc(problem, thresholds=(1e-2, 10.0), group=4)
+    for k in (1, 9, 10**6):
+        small = [p for p in points if 1 <= len(p.features) <= k]
+        assert best(points, k) == (min(small, key=lambda p: p.kl) if small else None)
+    assert best(points[-1:], 5) is None, "no feature is no set"
+
+
+def test_what_is_measured_once_costs_one_run(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        ends(problem)
+        ends(problem)
+        by_effect(problem, [2])
+        by_effect(problem, [2])
+        assert problem.runs == 2 + 1 + 2
 
 
 def test_refusals(subject, task, sae, pca):
