@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
+from saelens_n2g.bases.foreign import load_dictionary
+from saelens_n2g.bases.formats import SaeMetadata, save_saelens
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.ioi import ACTIONS, NAMES, OPENINGS, ORDERS, ioi_task, performance, single_tokens
-from saelens_n2g.causal.patching import codes_of, patching, signed_pairs
+from saelens_n2g.causal.patching import Patching, codes_of, patching, signed_pairs
 from saelens_n2g.causal.searches import (
     THRESHOLDS,
     Walk,
@@ -25,10 +28,12 @@ from saelens_n2g.causal.searches import (
     point_of,
     unchain,
 )
-from saelens_n2g.errors import InputError
+from saelens_n2g.commands import ioi as ioi_command
+from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, LAYERS, write_model
+from tests.tiny import HIDDEN, LAYERS, tiny_corpus, tiny_model, write_model  # noqa: F401  # fixtures
 
 SITE = Site(1, "resid_post")
 WORDS = {word: i + 5 for i, word in enumerate(NAMES)}
@@ -437,3 +442,117 @@ def test_refusals(subject, task, sae, pca):
                 acdc(problem, **options)
     assert len(THRESHOLDS) == 50
     assert (THRESHOLDS[0], THRESHOLDS[-1]) == (pytest.approx(1e-5), 1.0)
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+PEOPLE = ("Ann", "Bob", "Mary", "John", "Paris", "London", "Oslo", "Berlin")
+"""Names that are one token for the tiny model."""
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model, tiny_corpus, monkeypatch):  # noqa: F811
+    """A dictionary of the tiny model with few features, and the options of an analysis."""
+    monkeypatch.setattr(ioi_command, "ioi_task", partial(ioi_task, names=PEOPLE))
+    weight = torch.randn(24, HIDDEN, generator=torch.Generator().manual_seed(4))
+    one = Dictionary.from_tied(torch.nn.functional.normalize(weight, dim=1), torch.zeros(24), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "few", one, SaeMetadata(str(tiny_model), "blocks.1.hook_resid_post", 32, True))
+    return {
+        "model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 2000, "width": 32, "device": "cpu",
+        "dictionary": [str(tmp_path / "few")], "prompts": 2, "layer": 1, "reporter": Reporter(quiet=True),
+    }  # fmt: skip
+
+
+class Killed(BaseException):
+    """Of a run that is stopped from outside."""
+
+
+def stop_after(monkeypatch, runs: int) -> None:
+    """Have the model die after that many runs."""
+    plain, left = Patching.measure, [runs]
+
+    def measure(self, which):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return plain(self, which)
+
+    monkeypatch.setattr(Patching, "measure", measure)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.model
+def test_the_authors_procedure_to_its_end_killed_or_not(given, tmp_path, monkeypatch):
+    """`--exact`: their fifty thresholds one by one, against the plain statement of it."""
+    monkeypatch.setattr(ioi_command, "PRINCIPAL", ())  # a minute less
+    whole, other = tmp_path / "whole", tmp_path / "killed"
+    ioi_command.ioi(out=whole, exact=True, **given)
+    site, subject = Site(1, "resid_post"), Subject.load(given["model"], device="cpu")
+    one = sae_basis(site, load_dictionary(tmp_path / "few"))
+    task = ioi_task(
+        subject.encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=2, seed=0, names=PEOPLE
+    )  # fmt: skip
+    with patching(subject, task, site, codes_of(one)) as problem:
+        accepted, _ = one_by_one(problem, THRESHOLDS, seed=0)
+    stored = json.loads((whole / "bases" / "few" / "curves.json").read_text())
+    found = unchain(stored["acdc"])
+    assert [(frozenset(p.features), p.threshold) for p in found[1:]] == accepted
+    assert len(accepted) == len(found[0].features) > 15, "one by one, and all of them"
+    assert len({threshold for _, threshold in accepted}) > 4
+    assert stored["runs"] > 250
+
+    monkeypatch.setattr(ioi_command, "SAVE", 10)
+    for runs, at_least in ((60, 50), (100, 130)):
+        with monkeypatch.context() as patched:
+            stop_after(patched, runs)
+            with pytest.raises(Killed):
+                ioi_command.ioi(out=other, exact=True, **given)
+        walk = json.loads((other / "searches" / "few.json").read_text())["walk"]
+        assert walk["runs"] >= at_least, "it goes on where it stopped"
+        assert not (other / "bases" / "few").exists()
+    ioi_command.ioi(out=other, exact=True, **given)
+    assert contents(other / "bases") == contents(whole / "bases")
+    assert contents(other / "report") == contents(whole / "report")
+    assert list((other / "searches").iterdir()) == []
+
+
+@pytest.mark.model
+def test_a_finished_analysis_needs_no_model(given, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    path = ioi_command.ioi(out=out, runs=10, **given)
+    first, before = capsys.readouterr().out, contents(out)
+    assert first.startswith("The subject prefers")
+
+    def refused(*_, **__):
+        raise AssertionError("a finished analysis needs no model")
+
+    monkeypatch.setattr(Subject, "load", refused)
+    assert ioi_command.ioi(out=out, runs=10, **given) == path
+    assert capsys.readouterr().out == first
+    for other in ({"prompts": 3}, {"layer": 2}, {"layer": None}, {"seed": 1}, {"dictionary": []}, {"runs": 11}):
+        with pytest.raises(AssertionError, match="needs no model"):
+            ioi_command.ioi(out=out, **{"runs": 10, **given, **other})
+    assert contents(out) == before
+    weights = Dictionary.from_tied(torch.eye(HIDDEN), torch.zeros(HIDDEN), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "few", weights, SaeMetadata(given["model"], "blocks.1.hook_resid_post", 32, True))
+    with pytest.raises(AssertionError, match="needs no model"):
+        ioi_command.ioi(out=out, runs=10, **given)
+
+
+@pytest.mark.model
+def test_a_damaged_search_is_refused(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(ioi_command, "SAVE", 2)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 20)
+        with pytest.raises(Killed):
+            ioi_command.ioi(out=tmp_path / "out", runs=30, **given)
+    path = tmp_path / "out" / "searches" / "few.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "walk": {"points": []}}))
+    with pytest.raises(ArtefactError, match=r"few\.json: expected a search"):
+        ioi_command.ioi(out=tmp_path / "out", runs=30, **given)
+    path.write_text(json.dumps({**value, "key": "other"}))
+    assert ioi_command.ioi(out=tmp_path / "out", runs=30, **given).exists(), "a search of other settings is none"
