@@ -176,9 +176,11 @@ def _fill(result: IoiResult, lines: int, figure: Any) -> None:
         axes.set_xscale("log")
         axes.set_xlim(0.8, 1.3 * max(one.differ for one in result.curves))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.text(0.86, 1, "plain run", size=7, color=MUTED, va="bottom")
-        axes.text(0.86, 0, "counterfactual run", size=7, color=MUTED, va="bottom")
     panels[2].set_xlim(left=0)
+    for level, name in ((1, "plain run"), (0, "counterfactual run")):  # the corners where no mark can be
+        aside = {"x": 0.99, "ha": "right"} if level else {"x": 0.01, "ha": "left"}
+        where = panels[2].get_yaxis_transform()
+        panels[2].text(y=level, s=name, size=7, color=MUTED, va="bottom", transform=where, **aside)
     gap = _number(result.gap("held_out"), sign=False)
     title = f"IOI counterfactual patching, {model} {result.site}: gap {gap} nats on held-out prompts"
     figure.text(0.058, 1 - 0.24 / height, title, weight="bold", size=9.5)
@@ -230,7 +232,7 @@ def _curves(panels: Any, result: IoiResult, one: Curves, place: int) -> Any:
         panels[2].plot(edits, ys, mfc=fill, zorder=3, **look)
         if axes is panels[0]:
             fitted = [p.kl / one.nothing.kl for p in some]
-            axes.plot(xs, fitted, color=colour, marker="_", ms=7, mew=1.1, ls="", zorder=2)
+            axes.plot(xs, fitted, color=colour, marker="_", ms=5, mew=1.1, ls="", zorder=2)
     sizes, lows = staircase(one.acdc)
     panels[1].step(sizes, [low / one.nothing.kl for low in lows], where="post", color=colour, lw=1.0, zorder=2)
     return handle
