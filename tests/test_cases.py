@@ -1,5 +1,7 @@
 """Case studies of one unit: on a tiny model, against plain transformers with hooks by hand."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import ica_basis, pca_basis
+from saelens_n2g.bases.formats import SaeMetadata, save_saelens
 from saelens_n2g.bases.neurons import NeuronBasis
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.cases import (
@@ -18,11 +21,13 @@ from saelens_n2g.causal.cases import (
     histogram,
     last_streams,
 )
+from saelens_n2g.commands import cases as cases_command
 from saelens_n2g.corpus import Windows
-from saelens_n2g.errors import InputError
+from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, LAYERS, VOCABULARY, write_model
+from tests.tiny import HIDDEN, LAYERS, VOCABULARY, tiny_corpus, tiny_model, write_model  # noqa: F401  # fixtures
 
 SITE, LATER = Site(0, "resid_post"), Site(2, "resid_post")
 ROWS, WIDTH = 7, 12
@@ -260,3 +265,62 @@ def test_a_silent_unit_is_refused(subject, windows):
     ):
         with pytest.raises(InputError, match="unit 0 of 'far'"):
             call()
+
+
+# --- the commands ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model, tiny_corpus):  # noqa: F811
+    """Two dictionaries of the tiny model, and the options of a study."""
+    for layer in (0, 1):
+        one = Dictionary.from_tied(torch.eye(HIDDEN), torch.zeros(HIDDEN), torch.zeros(HIDDEN))
+        about = SaeMetadata(str(tiny_model), f"blocks.{layer}.hook_resid_post", 32, True)
+        save_saelens(tmp_path / str(layer), one, about)
+    return {
+        "model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 3000, "width": 32, "device": "cpu",
+        "dictionary": str(tmp_path / "0"), "later": str(tmp_path / "1"), "pattern": "^ York$", "windows": 2,
+        "out": tmp_path / "out", "reporter": Reporter(quiet=True),
+    }  # fmt: skip
+
+
+def refused(*_, **__):
+    raise AssertionError("a finished case needs no model")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("command", ["case", "best_case"])
+def test_a_finished_case_is_not_done_again(given, command, monkeypatch, capsys, tmp_path):
+    named = {"unit": "0.resid_post/sae/5"} if command == "case" else {}
+    call = getattr(cases_command, command)
+    path = call(**named, **given)
+    first = capsys.readouterr()
+    written = path.stat().st_mtime_ns
+    assert not (given["out"] / "activations").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(Subject, "load", refused)
+        assert call(**named, **given) == path
+        again = capsys.readouterr()
+        assert again.out == first.out
+        assert path.stat().st_mtime_ns == written
+        others = [{"windows": 3}, {"pattern": "^ Oslo$"}, {"later": None}, {"seed": 1}, {"tokens": 2000}]
+        for other in [{"unit": "0.resid_post/sae/6"}, *others] if command == "case" else others:
+            with pytest.raises(AssertionError, match="needs no model"):
+                call(**{**named, **given, **other})
+        for name in ("0", "1"):  # the same path, other weights
+            shutil.copytree(tmp_path / name, tmp_path / "kept")
+            save_saelens(tmp_path / name, dictionary(3), SaeMetadata("", f"blocks.{name}.hook_resid_post", 32, True))
+            with pytest.raises(AssertionError, match="needs no model"):
+                call(**named, **given)
+            shutil.rmtree(tmp_path / name)
+            (tmp_path / "kept").rename(tmp_path / name)
+        assert call(**named, **given) == path
+    assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.model
+def test_a_damaged_case_is_refused(given):
+    path = cases_command.case(unit="0.resid_post/sae/5", **given)
+    path.write_text(path.read_text().replace("A", "B"))
+    with pytest.raises(ArtefactError, match=r"case\.md"):
+        cases_command.case(unit="0.resid_post/sae/5", **given)

@@ -1,20 +1,39 @@
 """The IOI task and counterfactual patching: on a tiny model, against plain statements of what is measured."""
 
 import itertools
+import json
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
+from saelens_n2g.bases.foreign import load_dictionary
+from saelens_n2g.bases.formats import SaeMetadata, save_saelens
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.ioi import ACTIONS, NAMES, OPENINGS, ORDERS, ioi_task, performance, single_tokens
-from saelens_n2g.causal.patching import THRESHOLDS, acdc, by_effect, codes_of, ends, patching, point_of, signed_pairs
-from saelens_n2g.errors import InputError
+from saelens_n2g.causal.patching import Patching, codes_of, patching, signed_pairs
+from saelens_n2g.causal.searches import (
+    THRESHOLDS,
+    Walk,
+    acdc,
+    best,
+    by_effect,
+    chain,
+    ends,
+    held_out,
+    point_of,
+    unchain,
+)
+from saelens_n2g.commands import ioi as ioi_command
+from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, LAYERS, write_model
+from tests.tiny import HIDDEN, LAYERS, tiny_corpus, tiny_model, write_model  # noqa: F401  # fixtures
 
 SITE = Site(1, "resid_post")
 WORDS = {word: i + 5 for i, word in enumerate(NAMES)}
@@ -63,6 +82,20 @@ def test_a_seed_draws_the_same_prompts_again(words):
     assert other.prompts != words.prompts
 
 
+def test_prompts_can_be_others_than_given_ones(words):
+    """The very seed that drew them must draw on."""
+
+    def texts(prompts):
+        return {text for one in prompts for text in (one.text, one.counterfactual)}
+
+    given = words.prompts[:10:2]
+    apart = ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=3, apart_from=given)
+    assert not texts(apart.prompts) & texts(given)
+    assert [p.order for p in apart.prompts] == [p.order for p in words.prompts]
+    swapped = [p._replace(text=p.counterfactual, counterfactual=p.text) for p in given]
+    assert ioi_task(encode, bos_id=0, pad_id=1, prompts=40, seed=3, apart_from=swapped).prompts == apart.prompts
+
+
 def test_names_of_several_tokens_are_left_out():
     assert single_tokens(lambda text: [7] * len(text.strip()), ["A", "Bob", "C"]) == {"A": 7, "C": 7}
     with pytest.raises(InputError, match="three or more that are one token, found 1 of 30"):
@@ -101,6 +134,8 @@ def test_performance_by_hand(words):
     assert performance(Knowing(1.0), words).logit_difference == pytest.approx(5.0)
     e = torch.tensor(5.0).exp().item()
     assert performance(Knowing(1.0), words).probability == pytest.approx(e / (e + 63))
+    twice = performance(Knowing(0.5), words, words)
+    assert (twice.texts, twice.preferred) == (160, 0.5)
 
 
 # --- patching -------------------------------------------------------------------------------------------------
@@ -136,10 +171,10 @@ def sae(rows):
     return sae_basis(SITE, Dictionary.from_tied(weight, torch.full((60,), -0.3 * float(spread)), rows.mean(0)))
 
 
-def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[float, float]:
-    """Position by position, with the whole model."""
+def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[list[float], float]:
+    """KL of every prompt, and mean size of the edit: position by position, with the whole model."""
     x, other = (subject.activations(ids, [SITE])[SITE] for ids in (task.ids, task.counterfactual_ids))
-    total, sizes = 0.0, []
+    kls, sizes = [], []
     edited = x.clone()
     for i, last in enumerate(task.last.tolist()):
         for at in range(1, last + 1):
@@ -150,8 +185,8 @@ def kl_by_hand(subject, task, codes, swapped: list[int]) -> tuple[float, float]:
     wanted = subject.logits(task.counterfactual_ids)
     for i, last in enumerate(task.last.tolist()):
         p, q = found[i, last].double().log_softmax(-1), wanted[i, last].double().log_softmax(-1)
-        total += (p.exp() * (p - q)).sum().item()
-    return total / len(task.prompts), sum(sizes) / len(sizes)
+        kls.append((p.exp() * (p - q)).sum().item())
+    return kls, sum(sizes) / len(sizes)
 
 
 @pytest.mark.parametrize("kind", ["sae", "nonneg", "signed"])
@@ -162,8 +197,10 @@ def test_a_measure_is_what_the_formula_says(subject, task, sae, pca, kind):
         which[::3] = False
         found = problem.measure(which)
         chosen = problem.features[which].tolist()
-    kl, edit = kl_by_hand(subject, task, codes, chosen)
-    assert found.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+    kls, edit = kl_by_hand(subject, task, codes, chosen)
+    assert found.kls == pytest.approx(kls, rel=1e-3, abs=1e-6)
+    assert found.kl == pytest.approx(np.mean(kls), rel=1e-3, abs=1e-6)
+    assert len(set(found.kls)) == len(task.prompts)
     assert found.edit == pytest.approx(edit, rel=1e-4)
 
 
@@ -187,7 +224,7 @@ def test_only_features_that_differ_are_looked_at(subject, task, sae):
 def test_effects_are_first_order_changes(subject, task, sae):
     """Against differences of the KL about the middle of the whole edit."""
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        effects = problem.effects()
+        effects = problem.effects
         delta = problem._delta.clone()
         for at in (int(effects.argmin()), int(effects.argmax())):
             found = []
@@ -201,34 +238,63 @@ def test_effects_are_first_order_changes(subject, task, sae):
 
 
 def one_by_one(problem, thresholds, seed):
-    """The authors' procedure in plain loops: the set after each threshold."""
-    generator = torch.Generator().manual_seed(seed)
+    """The authors' procedure in plain loops: sets of features by their numbers, with the threshold of each; every set
+    that was accepted, and the set after each threshold."""
+    features = problem.features.tolist()
 
     def kl(chosen):
         which = problem.none()
-        which[sorted(chosen)] = True
-        return problem.kl(which)
+        which[[features.index(f) for f in sorted(chosen)]] = True
+        return float(np.mean(problem.measure(which).kls))
 
-    swapped = set(range(len(problem.features)))
-    now, found = kl(swapped), [set(swapped)]
-    for threshold in thresholds:
+    swapped = frozenset(features)
+    now, accepted, ended = kl(swapped), [], []
+    for place, threshold in enumerate(thresholds):
         there = sorted(swapped)
-        for at in torch.randperm(len(there), generator=generator).tolist():
-            value = kl(swapped - {there[at]})
+        for at in np.random.default_rng([seed, place]).permutation(len(there)):
+            fewer = swapped - {there[at]}
+            value = kl(fewer)
             if value - now < threshold:
-                swapped, now = swapped - {there[at]}, value
-        found.append(set(swapped))
-    return [{int(problem.features[i]) for i in chosen} for chosen in found]
+                swapped, now = fewer, value
+                accepted.append((swapped, threshold))
+        ended.append(swapped)
+    return accepted, ended
 
 
 def test_acdc_in_groups_of_one_is_the_authors_procedure(subject, task, sae):
     thresholds = (1e-4, 1e-3, 1e-2)
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        expected = one_by_one(problem, thresholds, seed=5)
+        accepted, ended = one_by_one(problem, thresholds, seed=5)
         points = acdc(problem, thresholds=thresholds, seed=5, group=1)
-    kept = [expected[0]] + [b for a, b in itertools.pairwise(expected) if b != a]
-    assert [set(point.features) for point in points] == kept
-    assert len(kept) > 2, "thresholds that take nothing out show nothing"
+        everything = problem.features.tolist()
+    assert points[0].features == tuple(everything)
+    assert [(frozenset(p.features), p.threshold) for p in points[1:]] == accepted
+    last = {p.threshold: frozenset(p.features) for p in points}
+    kept = [(t, there) for t, there in zip(thresholds, ended, strict=True) if t in last]
+    assert [last[t] for t, _ in kept] == [there for _, there in kept]
+    assert len({p.threshold for p in points}) > 2, "thresholds that take nothing out show nothing"
+
+
+@pytest.mark.parametrize(("order", "group"), [("random", 1), ("effect", 8)])
+def test_a_search_goes_on_where_it_was_written_down(subject, task, sae, order, group):
+    """From every place, through JSON: the same sets, the same number of runs, and only those that are left."""
+    settings = {"thresholds": (1e-3, 1e-2, 1.0), "order": order, "group": group, "seed": 2, "max_runs": 60}
+    kept: list[str] = []
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        ends(problem)
+        by_effect(problem, [4])
+        whole = acdc(problem, on_run=lambda walk: kept.append(json.dumps(walk.as_json())), **settings)
+        runs = problem.runs
+    assert len(kept) > 9
+    for place in (0, len(kept) // 3, len(kept) - 2):
+        with patching(subject, task, SITE, codes_of(sae)) as problem:
+            ends(problem)
+            by_effect(problem, [4])
+            again: list[int] = []
+            walk = Walk.from_json(json.loads(kept[place]))
+            found = acdc(problem, walk=walk, on_run=lambda walk, seen=again: seen.append(walk.runs), **settings)
+            assert (found, problem.runs) == (whole, runs)
+        assert len(again) == len(kept) - place - 1
 
 
 @pytest.mark.parametrize("order", ["random", "effect"])
@@ -242,7 +308,8 @@ def test_acdc_in_groups_loosens_nothing_and_costs_less(subject, task, sae, order
         m = len(problem.features)
         for point in points:
             which = torch.isin(problem.features, torch.tensor(point.features, dtype=torch.long))
-            assert problem.measure(which) == (point.kl, point.edit)
+            assert problem.measure(which) == point.found
+            assert torch.equal(problem.of(point.features), which)
     assert points == again
     assert points[0].threshold is None
     for before, after in itertools.pairwise(points):
@@ -250,7 +317,7 @@ def test_acdc_in_groups_loosens_nothing_and_costs_less(subject, task, sae, order
         removed = len(before.features) - len(after.features)
         assert after.kl - before.kl < removed * after.threshold
     assert points[-1].features == (), "a threshold above every KL takes all out"
-    assert cost < m + len(points) + 3 * m
+    assert cost < 4 * m
 
 
 def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
@@ -258,7 +325,7 @@ def test_acdc_stops_when_it_may_run_no_more(subject, task, sae):
         whole = acdc(problem, thresholds=(1e-2, 1.0), group=4)
         before = problem.runs
         cut = acdc(problem, thresholds=(1e-2, 1.0), group=4, max_runs=5)
-        assert problem.runs - before <= 5 + 3
+        assert problem.runs - before == 5
     assert cut[0] == whole[0]
     assert len(cut[-1].features) > len(whole[-1].features)
 
@@ -270,7 +337,7 @@ def test_every_threshold_has_its_share_of_the_runs(subject, task, sae):
         strict = acdc(problem, thresholds=(1e-9,), group=1, max_runs=m)
         before = problem.runs
         both = acdc(problem, thresholds=(1e-9, 10.0), group=1, max_runs=m)
-        assert problem.runs - before == m + 1
+        assert problem.runs - before == m
     assert len(strict[-1].features) > m // 2, "few can go at so small a threshold"
     assert len(both[-1].features) <= len(strict[-1].features) - m // 4
     assert point_of(both[-1].as_json()) == both[-1]
@@ -279,7 +346,7 @@ def test_every_threshold_has_its_share_of_the_runs(subject, task, sae):
 def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
     with patching(subject, task, SITE, codes_of(sae)) as problem:
         points, (nothing, everything) = by_effect(problem), ends(problem)
-        effects = problem.effects()
+        effects = problem.effects
         best = problem.features[effects.argmin()].item()
         chosen = by_effect(problem, sizes=[3])
     assert points[0].features == (best,)
@@ -291,10 +358,61 @@ def test_a_ranking_by_effect_ends_with_everything(subject, task, sae):
 
 def test_points_as_json(subject, task, sae):
     with patching(subject, task, SITE, codes_of(sae)) as problem:
-        first, second = acdc(problem, thresholds=(10.0,))
+        first, second = acdc(problem, thresholds=(10.0,), group=100)
     assert first.as_json()["n"] == len(first.features)
     assert "threshold" not in first.as_json()
-    assert second.as_json() == {"features": [], "n": 0, "kl": second.kl, "edit": 0.0, "threshold": 10.0}
+    kls = list(second.found.kls)
+    assert len(kls) == 6
+    assert second.as_json() == {
+        "features": [], "n": 0, "kl": second.kl, "edit": 0.0, "kls": kls, "threshold": 10.0,
+    }  # fmt: skip
+    assert second.kl == pytest.approx(sum(kls) / 6)
+
+
+def test_chains_come_back(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        points = acdc(problem, thresholds=(1e-3, 1.0), group=4)
+        points[1:2] = held_out(problem, points[1:2])
+    values = json.loads(json.dumps(chain(points)))
+    assert unchain(values) == points
+    assert sum(len(one["removed"]) for one in values[1:]) + points[-1].as_json()["n"] == len(points[0].features)
+    assert unchain(chain(points[:1])) == points[:1]
+    assert unchain([]) == []
+
+
+def test_sets_on_other_prompts(subject, task, sae):
+    """What was chosen on one task, measured on another by the numbers of its features."""
+    other = ioi_task(encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=5, seed=9)
+    codes = codes_of(sae)
+    with patching(subject, task, SITE, codes) as problem:
+        points = by_effect(problem, [4, 16])
+    with patching(subject, other, SITE, codes) as problem:
+        found = held_out(problem, points)
+        assert problem.runs == len(points)
+    for point, one in zip(points, found, strict=True):
+        assert (one.features, one.found) == (point.features, point.found)
+        kls, edit = kl_by_hand(subject, other, codes, list(point.features))
+        assert one.held.kls == pytest.approx(kls, rel=1e-3, abs=1e-6)
+        assert one.held.edit == pytest.approx(edit, rel=1e-4)
+        assert point_of(json.loads(json.dumps(one.as_json()))) == one
+
+
+def test_the_best_set_is_that_of_the_lowest_kl(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        points = acdc(problem, thresholds=(1e-2, 10.0), group=4)
+    for k in (1, 9, 10**6):
+        small = [p for p in points if 1 <= len(p.features) <= k]
+        assert best(points, k) == (min(small, key=lambda p: p.kl) if small else None)
+    assert best(points[-1:], 5) is None, "no feature is no set"
+
+
+def test_what_is_measured_once_costs_one_run(subject, task, sae):
+    with patching(subject, task, SITE, codes_of(sae)) as problem:
+        ends(problem)
+        ends(problem)
+        by_effect(problem, [2])
+        by_effect(problem, [2])
+        assert problem.runs == 2 + 1 + 2
 
 
 def test_refusals(subject, task, sae, pca):
@@ -324,3 +442,117 @@ def test_refusals(subject, task, sae, pca):
                 acdc(problem, **options)
     assert len(THRESHOLDS) == 50
     assert (THRESHOLDS[0], THRESHOLDS[-1]) == (pytest.approx(1e-5), 1.0)
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+PEOPLE = ("Ann", "Bob", "Mary", "John", "Paris", "London", "Oslo", "Berlin")
+"""Names that are one token for the tiny model."""
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model, tiny_corpus, monkeypatch):  # noqa: F811
+    """A dictionary of the tiny model with few features, and the options of an analysis."""
+    monkeypatch.setattr(ioi_command, "ioi_task", partial(ioi_task, names=PEOPLE))
+    weight = torch.randn(24, HIDDEN, generator=torch.Generator().manual_seed(4))
+    one = Dictionary.from_tied(torch.nn.functional.normalize(weight, dim=1), torch.zeros(24), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "few", one, SaeMetadata(str(tiny_model), "blocks.1.hook_resid_post", 32, True))
+    return {
+        "model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 2000, "width": 32, "device": "cpu",
+        "dictionary": [str(tmp_path / "few")], "prompts": 2, "layer": 1, "reporter": Reporter(quiet=True),
+    }  # fmt: skip
+
+
+class Killed(BaseException):
+    """Of a run that is stopped from outside."""
+
+
+def stop_after(monkeypatch, runs: int) -> None:
+    """Have the model die after that many runs."""
+    plain, left = Patching.measure, [runs]
+
+    def measure(self, which):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return plain(self, which)
+
+    monkeypatch.setattr(Patching, "measure", measure)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.model
+def test_the_authors_procedure_to_its_end_killed_or_not(given, tmp_path, monkeypatch):
+    """`--exact`: their fifty thresholds one by one, against the plain statement of it."""
+    monkeypatch.setattr(ioi_command, "PRINCIPAL", ())  # a minute less
+    whole, other = tmp_path / "whole", tmp_path / "killed"
+    ioi_command.ioi(out=whole, exact=True, **given)
+    site, subject = Site(1, "resid_post"), Subject.load(given["model"], device="cpu")
+    one = sae_basis(site, load_dictionary(tmp_path / "few"))
+    task = ioi_task(
+        subject.encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=2, seed=0, names=PEOPLE
+    )  # fmt: skip
+    with patching(subject, task, site, codes_of(one)) as problem:
+        accepted, _ = one_by_one(problem, THRESHOLDS, seed=0)
+    stored = json.loads((whole / "bases" / "few" / "curves.json").read_text())
+    found = unchain(stored["acdc"])
+    assert [(frozenset(p.features), p.threshold) for p in found[1:]] == accepted
+    assert len(accepted) == len(found[0].features) > 15, "one by one, and all of them"
+    assert len({threshold for _, threshold in accepted}) > 4
+    assert stored["runs"] > 250
+
+    monkeypatch.setattr(ioi_command, "SAVE", 10)
+    for runs, at_least in ((60, 50), (100, 130)):
+        with monkeypatch.context() as patched:
+            stop_after(patched, runs)
+            with pytest.raises(Killed):
+                ioi_command.ioi(out=other, exact=True, **given)
+        walk = json.loads((other / "searches" / "few.json").read_text())["walk"]
+        assert walk["runs"] >= at_least, "it goes on where it stopped"
+        assert not (other / "bases" / "few").exists()
+    ioi_command.ioi(out=other, exact=True, **given)
+    assert contents(other / "bases") == contents(whole / "bases")
+    assert contents(other / "report") == contents(whole / "report")
+    assert list((other / "searches").iterdir()) == []
+
+
+@pytest.mark.model
+def test_a_finished_analysis_needs_no_model(given, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    path = ioi_command.ioi(out=out, runs=10, **given)
+    first, before = capsys.readouterr().out, contents(out)
+    assert first.startswith("The subject prefers")
+
+    def refused(*_, **__):
+        raise AssertionError("a finished analysis needs no model")
+
+    monkeypatch.setattr(Subject, "load", refused)
+    assert ioi_command.ioi(out=out, runs=10, **given) == path
+    assert capsys.readouterr().out == first
+    for other in ({"prompts": 3}, {"layer": 2}, {"layer": None}, {"seed": 1}, {"dictionary": []}, {"runs": 11}):
+        with pytest.raises(AssertionError, match="needs no model"):
+            ioi_command.ioi(out=out, **{"runs": 10, **given, **other})
+    assert contents(out) == before
+    weights = Dictionary.from_tied(torch.eye(HIDDEN), torch.zeros(HIDDEN), torch.zeros(HIDDEN))
+    save_saelens(tmp_path / "few", weights, SaeMetadata(given["model"], "blocks.1.hook_resid_post", 32, True))
+    with pytest.raises(AssertionError, match="needs no model"):
+        ioi_command.ioi(out=out, runs=10, **given)
+
+
+@pytest.mark.model
+def test_a_damaged_search_is_refused(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(ioi_command, "SAVE", 2)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 20)
+        with pytest.raises(Killed):
+            ioi_command.ioi(out=tmp_path / "out", runs=30, **given)
+    path = tmp_path / "out" / "searches" / "few.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "walk": {"points": []}}))
+    with pytest.raises(ArtefactError, match=r"few\.json: expected a search"):
+        ioi_command.ioi(out=tmp_path / "out", runs=30, **given)
+    path.write_text(json.dumps({**value, "key": "other"}))
+    assert ioi_command.ioi(out=tmp_path / "out", runs=30, **given).exists(), "a search of other settings is none"

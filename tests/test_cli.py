@@ -723,7 +723,18 @@ def test_a_report_of_everything_goes_on_where_it_stopped(run, tiny_model, tiny_c
     }
     monkeypatch.setattr(report_command, "FULL", sizes)
     out = tmp_path / "report of all"
-    options = ["--model", tiny_model, "--corpus", tiny_corpus, "--layers", "0,1", "--pattern", "York", "--device", "cpu"]
+    options = [
+        "--model",
+        tiny_model,
+        "--corpus",
+        tiny_corpus,
+        "--layers",
+        "0,1",
+        "--pattern",
+        "York",
+        "--device",
+        "cpu",
+    ]
     assert run("report", *options, "--parts", "dictionaries,bases", "--out", out).code == 0
     trained = {p: p.stat().st_mtime_ns for p in (out / "dictionaries").rglob("*.safetensors")}
     ran = run("report", *options, "--out", out)

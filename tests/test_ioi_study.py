@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,14 +11,18 @@ from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.causal.ioi import NAMES, Performance, ioi_task
-from saelens_n2g.causal.ioi_report import markdown, render, verdict, write_report
-from saelens_n2g.causal.patching import THRESHOLDS, Point, acdc, by_effect, codes_of, ends, patching, signed_pairs
+from saelens_n2g.causal.ioi_report import in_short, markdown, render, staircase, verdict, write_report
+from saelens_n2g.causal.ioi_result import IoiResult
+from saelens_n2g.causal.patching import Measured, codes_of, patching, signed_pairs
+from saelens_n2g.causal.searches import THRESHOLDS, Point, acdc, by_effect, ends
+from saelens_n2g.causal.shares import apart, closed
 from saelens_n2g.causal.study import (
+    SIDES,
     SIZES,
     Curves,
     IoiConfig,
-    IoiResult,
     Massive,
+    Prompts,
     massive,
     median_distance,
     rebuilt,
@@ -40,12 +45,21 @@ def subject(tmp_path_factory):
     return Subject.load(str(write_model(tmp_path_factory.mktemp("model"))), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def task(subject):
+def draw(subject, seed: int):
     def encode(text: str) -> list[int]:
         return [WORDS.get(word.strip(",."), 3) for word in text.split()]
 
-    return ioi_task(encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=4, seed=0)
+    return ioi_task(encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=4, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def prompts(subject):
+    return Prompts(draw(subject, 0), draw(subject, 1))
+
+
+@pytest.fixture(scope="module")
+def task(prompts):
+    return prompts.fit
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +76,12 @@ def sae(rows):
 
 
 @pytest.fixture(scope="module")
-def curves(subject, task, rows, sae):
+def curves(subject, prompts, rows, sae):
     pca = pca_basis(SITE, rows, rows.mean(0))
-    facts = rebuilt(subject, task, SITE, sae)
+    facts = rebuilt(subject, prompts.fit, SITE, sae)
     return (
-        run_basis(subject, task, SITE, codes_of(sae, "one | two"), SMALL, facts=facts),
-        run_basis(subject, task, SITE, signed_pairs(pca, "PCA, signed"), SMALL),
+        run_basis(subject, prompts, SITE, codes_of(sae, "one | two"), SMALL, facts=facts),
+        run_basis(subject, prompts, SITE, signed_pairs(pca, "PCA, signed"), SMALL),
     )
 
 
@@ -76,31 +90,110 @@ def result_of(curves, known=GOOD) -> IoiResult:
     return IoiResult(SITE, known, Massive(1, 40, 0.25, 0.125), tuple(curves), SMALL, about)
 
 
-def test_the_curves_are_those_of_the_parts(subject, task, sae, curves):
-    with patching(subject, task, SITE, codes_of(sae)) as problem:
-        nothing, everything = ends(problem)
+def bare(points) -> list[tuple]:
+    return [(p.features, p.found, p.threshold) for p in points]
+
+
+def test_the_curves_are_those_of_the_parts(subject, prompts, sae, curves):
+    with patching(subject, prompts.fit, SITE, codes_of(sae)) as problem:
+        chosen = ends(problem)
         ranked = by_effect(problem, SMALL.sizes)
         found = acdc(problem, thresholds=SMALL.thresholds, order="effect", group=64, max_runs=60)
+        runs = problem.runs
     one = curves[0]
-    assert (one.nothing, one.everything) == (nothing, everything)
-    assert one.ranked == tuple(ranked)
-    assert one.acdc == tuple(found)
-    assert one.differ == len(everything.features)
+    assert bare([one.nothing, one.everything]) == bare(chosen)
+    assert bare(one.ranked) == bare(ranked)
+    assert bare(one.acdc) == bare(found)
+    assert one.differ == len(one.everything.features)
     assert one.n_features == 50
-    assert curves[1].share(curves[1].everything) == pytest.approx(1, abs=1e-4), "a rotation leaves nothing out"
+    assert runs < one.runs <= runs + 2 + 2 * len(SMALL.sizes)
+    whole = [curves[1].closed(curves[1].everything, side, 0) for side in SIDES]
+    assert [w.mean for w in whole] == pytest.approx([1, 1], abs=1e-4), "a rotation leaves nothing out"
+
+
+def test_sets_are_measured_on_held_out_prompts_by_their_features(subject, prompts, sae, curves):
+    one = curves[0]
+    with patching(subject, prompts.held, SITE, codes_of(sae)) as problem:
+        assert one.nothing.held == problem.nothing
+        assert one.everything.held == problem.everything
+        for point in one.ranked[:-1]:
+            assert point.held == problem.measure(problem.of(point.features))
+        measured = [p for p in one.acdc if p.held is not None]
+        for point in measured[1:]:
+            assert point.held == problem.measure(problem.of(point.features))
+    for k in SMALL.sizes:
+        chosen = one.chosen(k)
+        assert chosen["ranked"].held is not None
+        small = [p.kl for p in one.acdc if 0 < len(p.features) <= k]
+        assert (chosen["acdc"] is None) == (not small)
+        if small:
+            assert chosen["acdc"].kl == min(small)
+            assert chosen["acdc"] in measured
+    assert len(measured) < len(one.acdc), "a run for every set is what is saved"
 
 
 def test_shares_of_the_gap_by_hand():
-    def point(n: int, kl: float) -> Point:
-        return Point(tuple(range(n)), kl, 1.0)
+    def point(n: int, *kls: float, held: float = 1.0) -> Point:
+        return Point(tuple(range(n)), Measured(kls, 1.0), held=Measured((held, held), 1.0))
 
-    ranked = (point(1, 3.0), point(8, 2.0), point(16, 2.5), point(100, 0.2))
-    found = (point(100, 0.2), point(20, 1.0), point(10, 2.2), point(0, 4.0))
-    one = Curves("x", 200, 100, point(0, 4.0), point(100, 0.2), found, ranked, 9)
-    assert one.closed(8) == (0.5, None)
-    assert one.closed(16) == pytest.approx((0.375, 0.45))
-    assert one.closed(32) == pytest.approx((0.375, 0.75))
-    assert one.closed(128) == pytest.approx((0.95, 0.95))
+    ranked = (point(1, 3.0, 3.0), point(8, 3.0, 1.0), point(16, 3.0, 2.0), point(100, 0.3, 0.1))
+    found = (point(100, 0.3, 0.1), point(20, 1.0, 1.0), point(10, 2.2, 2.2), point(0, 5.0, 3.0))
+    one = Curves("x", 200, 100, point(0, 5.0, 3.0, held=2.0), ranked[-1], found, ranked, 9)
+
+    def means(k: int, side: str) -> list[float | None]:
+        return [None if p is None else one.closed(p, side, 0).mean for p in one.chosen(k).values()]
+
+    assert means(8, "fit") == [0.5, None]
+    assert means(16, "fit") == pytest.approx([0.375, 0.45])
+    assert means(32, "fit") == pytest.approx([0.375, 0.75])
+    assert means(128, "fit") == pytest.approx([0.95, 0.95])
+    assert means(8, "held_out") == [0.5, None]
+
+
+def test_intervals_are_of_prompts_drawn_together():
+    """Against resampling written out, and paired intervals against what pairing is for."""
+    rng = np.random.default_rng(0)
+    gap = rng.uniform(1, 4, 12)
+    a, b = gap * rng.uniform(0.2, 0.8, 12), gap * rng.uniform(0.3, 0.9, 12)
+    nothing, first, second = (Measured(tuple(x), 1.0) for x in (gap, a, b))
+    draws = rng.integers(0, 12, (20_000, 12))
+    for found, values in (
+        (closed(nothing, first, seed=1), 1 - a[draws].sum(1) / gap[draws].sum(1)),
+        (apart(nothing, first, second, seed=1), (b - a)[draws].sum(1) / gap[draws].sum(1)),
+    ):
+        assert [found.low, found.high] == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.01)
+        assert found.n == 12
+    assert closed(nothing, first, seed=1).mean == pytest.approx(1 - a.mean() / gap.mean())
+    ones = [closed(nothing, one, seed=1) for one in (first, second)]
+    assert apart(nothing, first, second, seed=1).mean == pytest.approx(ones[0].mean - ones[1].mean)
+    same = Measured(tuple(a + 0.1 * gap), 1.0)
+    steady = apart(nothing, first, same, seed=1)
+    assert (steady.low, steady.high) == pytest.approx((0.1, 0.1)), "what both share is no uncertainty"
+    assert closed(nothing, nothing, seed=1).mean == 0
+
+
+def test_dictionaries_against_components(curves):
+    result = result_of(curves)
+    found = result.versus()
+    assert [(v.dictionary, v.other, v.method, v.k) for v in found] == [
+        ("one | two", "PCA, signed", method, k) for method in ("ranked", "acdc") for k in SIZES
+    ]
+    some = [v for v in found if v.held_out is not None]
+    assert len(some) >= len(SIZES)
+    for one in some:
+        points = [c.chosen(one.k)[one.method] for c in curves]
+        for side in SIDES:
+            values = [c.closed(p, side, 0).mean for c, p in zip(curves, points, strict=True)]
+            assert getattr(one, side).mean == pytest.approx(values[0] - values[1])
+
+
+def test_staircases_hold_what_was_reached():
+    def point(n: int, kl: float) -> Point:
+        return Point(tuple(range(n)), Measured((kl,), 1.0))
+
+    points = [point(9, 0.1), point(7, 0.5), point(5, 0.3), point(2, 0.9), point(0, 1.0)]
+    sizes, lows = staircase(points)
+    assert (sizes, lows) == ([2, 5, 9, 9], [0.9, 0.3, 0.1, 0.1])
 
 
 def test_curves_come_back_as_they_were(curves):
@@ -149,7 +242,8 @@ def test_massive_positions_by_hand(subject, task, rows):
 
 def test_settings():
     assert IoiConfig(thresholds=THRESHOLDS, order="random", group=1, prompts=50).differences() == [
-        "50 prompts (theirs: 50), with templates and names of our own."
+        "50 prompts to choose sets on (theirs: 50) and 50 others to measure them on (theirs: none), with templates and "
+        "names of our own."
     ]
     assert len(IoiConfig().differences()) == 4
     for options, message in (
@@ -173,23 +267,45 @@ def test_a_subject_that_fails_makes_everything_void(curves):
     assert render(failed, "svg") != render(result_of(curves), "svg")
 
 
-def test_the_table_says_what_was_measured(curves):
-    text = markdown(result_of(curves))
-    line = next(line for line in text.splitlines() if line.startswith("| PCA, signed"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:4] == [str(HIDDEN), str(curves[1].differ), "1.000"]
-    for cell, k in zip(cells[4:], SIZES, strict=False):
-        ranked, found = curves[1].closed(k)
-        assert cell == f"{'–' if found is None else f'{found:.2f}'} / {ranked:.2f}"
-    assert "one \\| two" in text
-    for block in text.split("\n\n"):
-        if block.startswith("|"):
-            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+def test_the_tables_say_what_was_measured(curves):
+    result = result_of(curves)
+    text = markdown(result)
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 4
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+
+    def cells(table: str, start: str) -> list[str]:
+        line = next(line for line in table.splitlines() if line.startswith(start))
+        return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+    def said(summary, fit=None) -> str:
+        sign = "" if fit else "+"
+        mean, low, high = (f"{x:{sign}.2f}".replace("-", "\u2212") for x in (summary.mean, summary.low, summary.high))
+        return f"{mean} [{low}, {high}]" + (f" ({fit.mean:.2f})" if fit else "")
+
+    pca = curves[1]
+    first, second = cells(tables[0], "| PCA, signed"), cells(tables[1], "| PCA, signed")
+    assert first[1:3] == [str(HIDDEN), str(pca.differ)]
+    assert first[3].startswith("1.00 [1.00, 1.00]")
+    assert first[-1] == str(pca.runs)
+    for place, k in enumerate(SIZES):
+        for method, row, start in (("ranked", first, 4), ("acdc", second, 1)):
+            point = pca.chosen(k)[method]
+            expected = "–" if point is None else said(*(pca.closed(point, side, 0) for side in SIDES))
+            assert row[start + place] == expected
+    known = [v for v in result.versus() if v.method == "ranked"]
+    for cell, one in zip(cells(tables[2], "| one \\| two | PCA, signed | effect")[3:], known, strict=True):
+        assert cell.rstrip("*") == said(one.held_out)
+        assert cell.endswith("*") == (one.held_out.low > 0 or one.held_out.high < 0)
     facts = curves[0].facts
-    cells = f"| – | – | {facts['fvu']:.3f} | {facts['l0']:.1f} | {facts['fvu_edit']:.3f} |"
-    assert cells in text.partition("missed of the edit")[2]
+    assert f"| – | – | {facts['fvu']:.3f} | {facts['l0']:.1f} | {facts['fvu_edit']:.3f} |" in tables[3]
     for sentence in SMALL.differences():
         assert sentence in text
+    short = in_short(text)
+    assert short.startswith(verdict(result))
+    assert short.endswith(tables[1])
+    assert "against" not in markdown(result_of(curves[1:]))
 
 
 def test_files_are_the_same_again(curves, tmp_path):
@@ -199,5 +315,9 @@ def test_files_are_the_same_again(curves, tmp_path):
     assert names == {"results.json", "ioi.md", "ioi.png", "ioi.svg"}
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     stored = json.loads((tmp_path / "a" / "results.json").read_text())
-    assert stored["bases"][0]["ranked"][0].keys() == {"n", "kl", "edit", "closed"}
-    assert stored["gap"] == stored["bases"][0]["nothing"]["kl"]
+    assert stored["bases"][0]["ranked"][0].keys() == {"n", "kl", "edit", "held_out"}
+    for side, kl in (("fit", stored["bases"][0]["nothing"]["kl"]), ("held_out", curves[0].nothing.held.kl)):
+        assert stored["gap"][side]["mean"] == pytest.approx(kl)
+        assert stored["gap"][side]["low"] < kl < stored["gap"][side]["high"]
+    assert stored["bases"][0]["closed"]["8"]["ranked"].keys() == {"n", "held_out", "fit"}
+    assert len(stored["versus"]) == 2 * len(SIZES)

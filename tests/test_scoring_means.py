@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saelens_n2g.scoring import Averages, Confusion, FiringScores, Summary, summarise, summarise_counts
+from saelens_n2g.errors import InputError
+from saelens_n2g.scoring import Averages, Confusion, FiringScores, Summary, summarise, summarise_counts, summarise_ratio
 
 COUNTS = st.lists(st.builds(Confusion, *[st.integers(0, 5)] * 4), max_size=8)
 
@@ -28,6 +29,24 @@ def test_the_order_of_units_does_not_matter(counts, random):
     shuffled = list(counts)
     random.shuffle(shuffled)
     assert summarise_counts(shuffled, seed=0, resamples=30) == summarise_counts(counts, seed=0, resamples=30)
+
+
+def test_a_ratio_of_sums_and_its_interval_by_hand():
+    """Resampling written out: every draw takes a part with its own whole."""
+    parts, wholes = [0.5, -1.0, 2.0, 0.25], [1.0, 3.0, 2.5, 0.5]
+    found = summarise_ratio(parts, wholes, seed=3, resamples=400)
+    assert found.mean == sum(parts) / sum(wholes)
+    assert (found.median, found.n) == (None, 4)
+    rng = np.random.default_rng(11)
+    drawn = [rng.integers(0, 4, 4) for _ in range(20_000)]
+    ratios = [sum(parts[i] for i in at) / sum(wholes[i] for i in at) for at in drawn]
+    assert [found.low, found.high] == pytest.approx(np.percentile(ratios, [2.5, 97.5]), abs=0.1)
+    assert summarise_ratio(parts[::-1], wholes[::-1], seed=3, resamples=400) == found
+    assert summarise_ratio([x / 2 for x in wholes], wholes, seed=0) == Summary(0.5, 0.5, 0.5, None, 4)
+    assert summarise_ratio([], [], seed=0) == Summary(None, None, None, None, 0)
+    for bad in ([1.0, np.nan], [1.0, 0.0]):
+        with pytest.raises(InputError, match="wholes above 0"):
+            summarise_ratio([1.0, 1.0], bad, seed=0)
 
 
 def test_no_unit_and_units_that_define_nothing():

@@ -2,7 +2,8 @@
 on dictionaries by Cunningham et al. 2023, section 4.
 
     task = ioi_task(subject.encode, bos_id=subject.bos_id, pad_id=subject.pad_id, prompts=50, seed=0)
-    performance(subject, task)              # does the model do it at all?
+    held = ioi_task(..., prompts=50, seed=[0, 1], apart_from=task.prompts)          # others of the same kind
+    performance(subject, task, held)        # does the model do it at all?
 
 "When Mary and John went to the park, John gave a book to" asks for Mary, the indirect object. The counterfactual is the
 same text with a third name in her place, and asks for that one. Only names that are one token after a space are used,
@@ -102,13 +103,15 @@ def ioi_task(
     bos_id: int | None,
     pad_id: int,
     prompts: int = 50,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     names: Sequence[str] = NAMES,
+    apart_from: Sequence[IoiPrompt] = (),
 ) -> IoiTask:
     """Draw prompts: both orders in turn, templates, names, places and things at random.
 
-    encode: text to token ids, nothing added. Raises `InputError` if fewer than three names are one token, or if a
-    prompt and its counterfactual do not differ in exactly one token.
+    encode: text to token ids, nothing added. apart_from: prompts whose texts are drawn again where they come. Raises
+    `InputError` if fewer than three names are one token, or if a prompt and its counterfactual do not differ in exactly
+    one token.
     """
     tokens = single_tokens(encode, names)
     if len(tokens) < 3:
@@ -116,7 +119,12 @@ def ioi_task(
     if prompts < 1:
         raise InputError("prompts of the IOI task", "one or more", str(prompts))
     rng = np.random.default_rng(seed)
-    drawn = [_prompt(rng, ORDERS[i % 2], tokens) for i in range(prompts)]
+    taken = {text for prompt in apart_from for text in (prompt.text, prompt.counterfactual)}
+    drawn: list[IoiPrompt] = []
+    while len(drawn) < prompts:
+        one = _prompt(rng, ORDERS[len(drawn) % 2], tokens)
+        if not {one.text, one.counterfactual} & taken:
+            drawn.append(one)
     start = [] if bos_id is None else [bos_id]
     rows = [[*start, *encode(p.text)] for p in drawn]
     others = [[*start, *encode(p.counterfactual)] for p in drawn]
@@ -175,10 +183,15 @@ class Performance:
         return asdict(self)
 
 
-def performance(model: LogitsModel, task: IoiTask) -> Performance:
-    """Run all texts of the task."""
+def performance(model: LogitsModel, *tasks: IoiTask) -> Performance:
+    """Run all texts of the tasks."""
     found: list[tuple[bool, bool, float, float]] = []
-    for ids, asked in ((task.ids, "indirect_object"), (task.counterfactual_ids, "other")):
+    sides = [
+        (task, ids, asked)
+        for task in tasks
+        for ids, asked in ((task.ids, "indirect_object"), (task.counterfactual_ids, "other"))
+    ]
+    for task, ids, asked in sides:
         logits = task.at_last(model.logits(ids)).double().cpu()
         for row, prompt in zip(logits, task.prompts, strict=True):
             io, subject = float(row[getattr(prompt, asked)]), float(row[prompt.subject])

@@ -1,15 +1,15 @@
 """The IOI analysis of one site: how few features of each basis carry the answer (Cunningham et al. 2023, section 4).
 
-    curves = run_basis(subject, task, site, codes_of(basis), IoiConfig())
-    curves.closed(64)                                       # share of the gap that 64 features close
-    result = IoiResult.of(site, performance(subject, task), [curves, ...], config, provenance)
+    curves = run_basis(subject, Prompts(task, held), site, codes_of(basis), IoiConfig())
+    curves.closed(curves.chosen(64)["ranked"], "held_out", seed=0)   # share of the gap that 64 features close
 
 Every basis is asked for the same two curves over the same prompts: sets that `acdc` reaches, and the k features of the
-largest first-order effect. The gap is KL(plain run || counterfactual run), the same for all bases.
+largest first-order effect. The gap is KL(plain run || counterfactual run), the same for all bases. Sets are chosen on
+one half of the prompts and measured on both; the other half, drawn alike, tells what is not fitted to the first.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -17,19 +17,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_n2g.bases.sae import SaeBasis
-from saelens_n2g.causal.ioi import IoiTask, Performance
-from saelens_n2g.causal.patching import THRESHOLDS, Codes, Order, Point, acdc, by_effect, ends, patching, point_of
+from saelens_n2g.causal.ioi import IoiTask
+from saelens_n2g.causal.patching import Codes, Measured, Patching, patching
+from saelens_n2g.causal.searches import (
+    THRESHOLDS,
+    Order,
+    Point,
+    Walk,
+    acdc,
+    best,
+    by_effect,
+    chain,
+    ends,
+    held_out,
+    point_of,
+    unchain,
+)
+from saelens_n2g.causal.shares import closed
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.progress import Tick
+from saelens_n2g.scoring import Summary
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 from saelens_n2g.training.metrics import TYPICAL
 
-FORMAT, VERSION = "saelens-n2g/ioi", 1
 SIZES = (8, 16, 32, 64, 128)
 """Numbers of features whose share of the gap is reported."""
-PASSES = 0.75
-"""Share of texts on which a subject must prefer the right name for conclusions to be drawn."""
+METHODS = ("ranked", "acdc")
+"""How sets are chosen: `by_effect` and `acdc`."""
+SIDES = ("held_out", "fit")
+"""Prompts: those that no set was chosen on, and those that sets were chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +54,15 @@ class IoiConfig:
     """Every choice of an IOI analysis beside model, text, site and dictionaries."""
 
     prompts: int = 12
-    """Prompts, each with its counterfactual. The authors take 50."""
+    """Prompts on which sets are chosen, each with its counterfactual, and as many again on which they are only
+    measured. The authors take 50, and no others."""
     thresholds: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
     """Of `acdc`, in nats. The authors take fifty from 1e-5 to 1."""
     order: Order = "effect"
     """In which `acdc` visits features. The authors': `random`."""
     group: int = 64
     """Features `acdc` tries to take out together, at most. The authors': 1."""
-    max_runs: int = 210
+    max_runs: int = 120
     """Forward passes for the curve of `acdc` in each basis, shared out over the thresholds. The authors: no limit."""
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     """Numbers of features in the ranking by effect."""
@@ -63,7 +81,10 @@ class IoiConfig:
 
     def differences(self) -> list[str]:
         """What is done otherwise than in the authors' code, a sentence each."""
-        found = [f"{self.prompts} prompts (theirs: 50), with templates and names of our own."]
+        found = [
+            f"{self.prompts} prompts to choose sets on (theirs: 50) and {self.prompts} others to measure them on "
+            "(theirs: none), with templates and names of our own."
+        ]
         if self.order != "random":
             found.append("ACDC visits features that help least, to first order, first (theirs: in random order).")
         if self.group != 1:
@@ -100,12 +121,13 @@ class Curves:
     name: str
     n_features: int
     differ: int
-    """Features whose value differs between the texts of a prompt somewhere."""
+    """Features whose value differs between the texts of a prompt somewhere, of the prompts that sets are chosen on."""
     nothing: Point
     """The plain run: its KL is the gap."""
     everything: Point
+    """On held-out prompts: all features that differ there."""
     acdc: tuple[Point, ...]
-    """Falling sizes."""
+    """All sets that were accepted, falling sizes; `held` where one is the best of a size in `IoiConfig.sizes`."""
     ranked: tuple[Point, ...]
     """The k features of the largest first-order effect, rising k."""
     runs: int
@@ -113,40 +135,60 @@ class Curves:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Of the basis: checksums, settings, how much it explains."""
 
-    def share(self, point: Point) -> float:
-        """Share of the gap that a set closes: 1 = the counterfactual run, below 0 = farther from it than nothing."""
-        return 1 - point.kl / self.nothing.kl
+    def chosen(self, k: int) -> dict[str, Point | None]:
+        """The set of k features that each of `METHODS` gives: of the largest effect (all that differ, where those are
+        fewer), and the best on its prompts of at most k that ACDC reached; None where it reached none that small."""
+        first = max((p for p in self.ranked if len(p.features) <= k), key=lambda p: len(p.features), default=None)
+        return dict(zip(METHODS, (first, best(self.acdc, k)), strict=True))
 
-    def closed(self, k: int) -> tuple[float, float | None]:
-        """Share of the gap that k features close: those of the largest effect, and the best set of at most k that
-        `acdc` reached; None where it reached none that small."""
-        first = max((p for p in self.ranked if len(p.features) <= k), key=lambda p: len(p.features))
-        small = [self.share(p) for p in self.acdc if 0 < len(p.features) <= k]
-        return self.share(first), max(small, default=None)
+    def closed(self, point: Point, side: str, seed: int) -> Summary:
+        """Share of the gap that a set closes on one of `SIDES`, with its interval over prompts."""
+        return closed(side_of(self.nothing, side), side_of(point, side), seed=seed)
 
-    def as_json(self, *, features: bool = True) -> dict[str, Any]:
-        """JSON values; without `features` only how many there are in each set."""
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, each set with its features."""
+        return {
+            "name": self.name,
+            "n_features": self.n_features,
+            "differ": self.differ,
+            "nothing": self.nothing.as_json(),
+            "everything": self.everything.as_json(),
+            "acdc": chain(self.acdc),
+            "ranked": [p.as_json() for p in self.ranked],
+            "runs": self.runs,
+            "facts": dict(self.facts),
+        }
+
+    def told(self, seed: int) -> dict[str, Any]:
+        """What the report's data say of it: intervals in place of features."""
+
+        def both(point: Point | None) -> dict[str, Any] | None:
+            if point is None:
+                return None
+            return {"n": len(point.features)} | {s: interval(self.closed(point, s, seed)) for s in SIDES}
 
         def one(point: Point) -> dict[str, Any]:
-            value = point.as_json() | {"closed": self.share(point)}
-            return value if features else {k: v for k, v in value.items() if k != "features"}
+            value = {k: v for k, v in point.as_json().items() if k not in ("features", "kls")}
+            if point.held is not None:
+                value["held_out"] = {"kl": point.held.kl, "edit": point.held.edit}
+            return value
 
         return {
             "name": self.name,
             "n_features": self.n_features,
             "differ": self.differ,
             "nothing": one(self.nothing),
-            "everything": one(self.everything),
+            "everything": one(self.everything) | {"closed": both(self.everything)},
             "acdc": [one(p) for p in self.acdc],
             "ranked": [one(p) for p in self.ranked],
-            "closed": {str(k): dict(zip(("ranked", "acdc"), self.closed(k), strict=True)) for k in SIZES},
+            "closed": {str(k): {name: both(point) for name, point in self.chosen(k).items()} for k in SIZES},
             "runs": self.runs,
             "facts": dict(self.facts),
         }
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> "Curves":
-        """Inverse of `as_json` with features. Raises `ArtefactError` naming `where`."""
+        """Inverse of `as_json`. Raises `ArtefactError` naming `where`."""
         try:
             return cls(
                 value["name"],
@@ -154,7 +196,7 @@ class Curves:
                 value["differ"],
                 point_of(value["nothing"]),
                 point_of(value["everything"]),
-                tuple(map(point_of, value["acdc"])),
+                tuple(unchain(value["acdc"])),
                 tuple(map(point_of, value["ranked"])),
                 value["runs"],
                 value["facts"],
@@ -163,19 +205,46 @@ class Curves:
             raise ArtefactError(where, "curves of a basis", f"{type(error).__name__}: {error}") from error
 
 
+def side_of(point: Point, side: str) -> Measured:
+    """What a set does on one of `SIDES`; it must have been measured there."""
+    found = point.found if side == "fit" else point.held
+    assert found is not None, "a set that was not measured on held-out prompts"
+    return found
+
+
+def interval(found: Summary) -> dict[str, float | None]:
+    """Mean and 95 % interval as JSON values."""
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+class Prompts(NamedTuple):
+    """Those on which sets are chosen, and as many others."""
+
+    fit: IoiTask
+    held: IoiTask
+
+
 def run_basis(
     subject: Subject,
-    task: IoiTask,
+    prompts: Prompts,
     site: Site,
     codes: Codes,
     config: IoiConfig,
     *,
     facts: Mapping[str, Any] | None = None,
     tick: Tick = lambda *_: None,
+    walk: Walk | None = None,
+    on_walk: Callable[[Walk], None] = lambda _: None,
 ) -> Curves:
-    """Both curves of a basis. tick: told of forward passes and of how many there are at most. Errors as `patching`."""
-    with patching(subject, task, site, codes) as problem:
-        most = config.max_runs + len(config.sizes) + 6
+    """Both curves of a basis. tick: told of forward passes and of how many there are at most. walk, on_walk: as in
+    `acdc`, to go on where a search stopped. Errors as `patching`."""
+    with patching(subject, prompts.fit, site, codes) as problem:
+        most = min(config.max_runs, len(problem.features) * len(config.thresholds)) + 3 * len(config.sizes) + 6
+
+        def on_run(now: Walk) -> None:
+            on_walk(now)
+            tick(min(now.runs, most), most)
+
         nothing, everything = ends(problem)
         ranked = by_effect(problem, config.sizes)
         found = acdc(
@@ -185,19 +254,27 @@ def run_basis(
             group=config.group,
             seed=config.seed,
             max_runs=config.max_runs,
-            on_run=lambda runs: tick(min(runs, most), most),
+            walk=walk,
+            on_run=on_run,
         )
-        return Curves(
-            codes.name,
-            problem.n_features,
-            len(problem.features),
-            nothing,
-            everything,
-            tuple(found),
-            tuple(ranked),
-            problem.runs,
-            facts or {},
+        n_features, runs = problem.n_features, problem.runs
+    with patching(subject, prompts.held, site, codes) as problem:
+        nothing, everything = (
+            replace(a, held=b.found) for a, b in zip((nothing, everything), ends(problem), strict=True)
         )
+        ranked = [*held_out(problem, ranked[:-1]), everything]
+        found = _held_best(problem, found, config.sizes, everything)
+        runs += problem.runs
+    differ = len(everything.features)
+    return Curves(codes.name, n_features, differ, nothing, everything, tuple(found), tuple(ranked), runs, facts or {})
+
+
+def _held_best(problem: Patching, points: Sequence[Point], sizes: Sequence[int], everything: Point) -> list[Point]:
+    """Of the sets that ACDC reached, the best of at most k for each k of `sizes` measured on the held-out prompts. A
+    run for every set would cost as much as the search."""
+    wanted = {p.features for p in (best(points, k) for k in sizes) if p is not None}
+    measured = [held_out(problem, [p])[0] if p.features in wanted else p for p in points[1:]]
+    return [everything, *measured]
 
 
 def _both(subject: Subject, task: IoiTask, site: Site) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
@@ -234,44 +311,6 @@ def rebuilt(subject: Subject, task: IoiTask, site: Site, basis: SaeBasis) -> dic
         "fvu_edit": float(edit.square().sum() / (other - x).square().sum()),
         "l0": float((codes > 0).sum(-1).float().mean()),
     }
-
-
-@dataclass(frozen=True)
-class IoiResult:
-    """The whole analysis of one site."""
-
-    site: Site
-    performance: Performance
-    massive: Massive
-    curves: tuple[Curves, ...]
-    config: IoiConfig
-    provenance: Mapping[str, Any]
-
-    @property
-    def valid(self) -> bool:
-        """Whether the subject does the task; if not, nothing may be concluded."""
-        return self.performance.preferred >= PASSES
-
-    @property
-    def gap(self) -> float:
-        """KL(plain run || counterfactual run) in nats."""
-        return self.curves[0].nothing.kl
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values (docs/formats.md)."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "site": str(self.site),
-            "performance": self.performance.as_json(),
-            "valid": self.valid,
-            "gap": self.gap,
-            "massive": self.massive._asdict(),
-            "bases": [one.as_json(features=False) for one in self.curves],
-            "config": asdict(self.config),
-            "differences": self.config.differences(),
-            "provenance": dict(self.provenance),
-        }
 
 
 def median_distance(rows: Float[Tensor, "n d"], mean: Float[Tensor, "d"]) -> float:

@@ -13,16 +13,17 @@ from jaxtyping import Bool, Float
 from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.hub import locate_dictionary
 from saelens_n2g.bases.sae import SaeBasis, sae_basis
-from saelens_n2g.causal.case_report import Case, Lens, write_case
+from saelens_n2g.causal.case_report import VERSION, Case, Lens, write_case
 from saelens_n2g.causal.cases import CaseUnit, ablation, context_ablation, downstream, extremes, histogram, last_streams
 from saelens_n2g.causal.patterns import APOSTROPHE, SHARES, against, best_unit, compiled, matching
 from saelens_n2g.commands.settings import config_of
 from saelens_n2g.commands.text import number
 from saelens_n2g.commands.units import one_unit
+from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
-from saelens_n2g.jobs.artefacts import fingerprint, publishing
+from saelens_n2g.jobs.artefacts import committed, fingerprint, publishing, read_json
 from saelens_n2g.progress import Reporter, Tick
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
@@ -34,6 +35,9 @@ WINDOWS, TEXTS = 24, 3
 """Windows on which the unit is taken out, strongest texts whose context is taken apart."""
 STRONG = 0.5
 """Share of its maximum above which a unit's effects are looked at; where it is weaker it is only taken out."""
+CASE = "case"
+STUDY = 1
+"""Raised by hand when the same settings give another case than before; finished ones are then done again."""
 FOUND = 0.5
 """F1 from which a feature is said to be the one of a pattern."""
 
@@ -49,13 +53,15 @@ def case(
     windows: int = WINDOWS,
     chosen: Mapping[str, Any] | None = None,
     within: Workspace | None = None,
+    asked: str | None = None,
     **options: Any,
 ) -> Path:
-    """Study one unit and write `OUT/case/`; the path of its text, which is printed.
+    """Study one unit and write `OUT/case/`; the path of its text, which is printed. What is there for the same
+    settings and dictionaries is printed, and nothing is done again.
 
     later: a dictionary of a later layer. pattern: see `patterns.matching`. windows: on which the unit is taken out,
     drawn from those where it is above half of its maximum. chosen: how the unit was found, for the provenance. within:
-    as in `one_unit`.
+    as in `one_unit`. asked: identifies the settings by which the unit was chosen; None for one that was named.
     `options` are those of `config_of`. Raises `InputError`, `UnitError` for a unit that never fires in the fit text.
     """
     expression = None if pattern is None else compiled(pattern)
@@ -63,6 +69,9 @@ def case(
         raise InputError("option windows", "an integer >= 1", str(windows))
     behind = None if later is None else _later(later)
     config = config_of(unit=unit, dictionary=dictionary, **options)
+    folder, key = out / CASE, asked or _key(config, unit, pattern, later, windows)
+    if _finished(folder, key):
+        return _told(folder)
     workspace, basis, found = one_unit(config, unit, out, reporter, within)
     subject = workspace.subject
     one = CaseUnit.of(basis, found.index, subject.width(basis.site))
@@ -70,10 +79,26 @@ def case(
         value = _studied(workspace, one, found, behind, expression, windows, tick)
     about = {"dictionary": _checksums(config.dictionary), "later": _checksums(later), "chosen": chosen}
     value = replace(value, provenance={**workspace.provenance(), **about})
-    folder = out / "case"
-    with publishing(folder, {"key": fingerprint(value.as_json())}) as work:
+    with publishing(folder, {"key": key}) as work:
         write_case(value, work)
     workspace.discard_activations()
+    return _told(folder)
+
+
+def _key(config: RunConfig, unit: str | None, pattern: str | None, later: str | None, windows: int) -> str:
+    """What decides a case; unit None where it is yet to be chosen."""
+    units = [config.key("units", name) for name in config.bases]
+    return fingerprint([VERSION, STUDY, units, unit, pattern, _checksums(later), windows])
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether the case of these settings is there. Raises `ArtefactError` for a damaged one."""
+    meta = committed(folder, check=True)
+    return meta is not None and meta.get("key") == key
+
+
+def _told(folder: Path) -> Path:
+    """Print the text of a case."""
     print((folder / "case.md").read_text())
     print(f"written: {folder / 'case.md'} (and .json, .png, .svg)")
     return folder / "case.md"
@@ -157,17 +182,30 @@ def _checksums(spec: str | None) -> dict[str, str] | None:
     return checksums(locate_dictionary(spec))
 
 
-def best_case(*, dictionary: str, out: Path, reporter: Reporter, pattern: str = APOSTROPHE, **options: Any) -> Path:
+def best_case(
+    *,
+    dictionary: str,
+    out: Path,
+    reporter: Reporter,
+    pattern: str = APOSTROPHE,
+    later: str | None = None,
+    windows: int = WINDOWS,
+    **options: Any,
+) -> Path:
     """Study the feature of a dictionary that predicts tokens of a pattern best, and say how well it does so.
 
     The feature, and whether all of its activations count or only strong ones, are chosen on the fit documents; the F1
-    that is printed is also that of the test documents. `options` are those of `case`. Raises `InputError`.
+    that is printed is also that of the test documents. The other arguments are those of `case`, which also says when
+    nothing is done again. Raises `InputError`.
     """
     expression = compiled(pattern)
     basis = _later(dictionary)
     site = basis.site
-    mine = {name: value for name, value in options.items() if name not in ("later", "windows")}
-    config = config_of(bases="sae", layer=site.layer, stream=site.kind, dictionary=dictionary, **mine)
+    config = config_of(bases="sae", layer=site.layer, stream=site.kind, dictionary=dictionary, **options)
+    key = _key(config, None, pattern, later, windows)
+    if _finished(out / CASE, key):
+        reporter.note(read_json(out / CASE / "case.json")["provenance"]["chosen"]["said"])
+        return _told(out / CASE)
     workspace = Workspace(config, out, reporter)
     matched, fit = _matched(workspace.windows, workspace.subject, expression), workspace.fit_tokens
     best = best_unit(basis, workspace.stream[torch.from_numpy(fit)], matched[fit])
@@ -181,5 +219,16 @@ def best_case(*, dictionary: str, out: Path, reporter: Reporter, pattern: str = 
     reporter.note(said)
     chosen = {"said": said, "f1_fit": best.f1, "f1_test": test.f1, "share": best.share, "found": best.f1 >= FOUND}
     unit = f"{site}/sae/{best.unit}"
-    given: dict[str, Any] = {"dictionary": dictionary, "pattern": pattern, "chosen": chosen, "within": workspace}
-    return case(unit=unit, out=out, reporter=reporter, **given, **options)
+    return case(
+        unit=unit,
+        out=out,
+        reporter=reporter,
+        dictionary=dictionary,
+        later=later,
+        pattern=pattern,
+        windows=windows,
+        chosen=chosen,
+        within=workspace,
+        asked=key,
+        **options,
+    )

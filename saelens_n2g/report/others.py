@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.causal import case_report
+from saelens_n2g.causal import case_report, ioi_result
 from saelens_n2g.causal.case_report import quoted
+from saelens_n2g.causal.ioi_report import in_short
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_format
 from saelens_n2g.markdown import cell
@@ -100,4 +101,27 @@ def _case_said(value: dict[str, Any]) -> tuple[str, ...]:
 
 def of_ioi(folder: Path, command: str) -> Chapter:
     """The chapter of a finished IOI analysis. Raises `ArtefactError` if there is none."""
-    raise NotImplementedError((folder, command))
+    report = folder / "report"
+    value = read_format(report / "results.json", ioi_result.FORMAT, ioi_result.VERSION)
+    text = read_text(report / "ioi.md")
+    try:
+        said, provenance = tuple(map(str, value["findings"])), value["provenance"]
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"file {report / 'results.json'}", "an IOI analysis", repr(error)) from error
+    return Chapter(
+        name="ioi",
+        title=f"Indirect objects at {value['site']}",
+        question="How few features must change for the model to change its answer?",
+        command=command,
+        said=said,
+        limits=(
+            "A set of few features is what suffices on such prompts, not what the model uses on other text.",
+            "Intervals cover prompts of this one kind, not other dictionaries, layers or tasks.",
+        ),
+        tables=(("Share of the gap that features close, held-out prompts", in_short(text).partition("\n\n")[2]),),
+        figures=(Figure(report / "ioi", "KL that is left when features take their counterfactual values, by basis."),),
+        text=f"{text}\n\n![IOI](ioi.svg)",
+        folder=report,
+        data=report / "results.json",
+        provenance=provenance,
+    )

@@ -62,6 +62,7 @@ from saelens_n2g.scoring.means import Summary as Summary
 from saelens_n2g.scoring.means import share_at_least as share_at_least
 from saelens_n2g.scoring.means import summarise as summarise
 from saelens_n2g.scoring.means import summarise_counts as summarise_counts
+from saelens_n2g.scoring.means import summarise_ratio as summarise_ratio
 from saelens_n2g.scoring.pairs import PairedComparison as PairedComparison
 from saelens_n2g.scoring.pairs import SignFlip as SignFlip
 from saelens_n2g.scoring.pairs import compare_paired as compare_paired

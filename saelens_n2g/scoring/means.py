@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.scoring.counts import Confusion, FiringScores, fractions
@@ -106,7 +106,19 @@ def summarise_counts(counts: Sequence[Confusion], *, seed: int, resamples: int =
     return found
 
 
-def _summarise_pooled(known: Int64[np.ndarray, "unit 2"], seed: int, resamples: int) -> Summary:
+def summarise_ratio(parts: Sequence[float], wholes: Sequence[float], *, seed: int, resamples: int = 2000) -> Summary:
+    """The sum of `parts` over that of `wholes`, with its percentile bootstrap interval: units, each with its part and
+    its whole, are resampled together. The order of the units does not matter; without any all is None.
+
+    Raises `InputError` for NaN, infinity, or a whole that is not above 0.
+    """
+    known = np.array([*zip(parts, wholes, strict=True)], dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(known).all() or not (known[:, 1] > 0).all():
+        raise InputError("parts and wholes", "finite numbers, wholes above 0", str(known.min(axis=0).tolist()))
+    return _summarise_pooled(known, seed, resamples)
+
+
+def _summarise_pooled(known: Shaped[np.ndarray, "unit 2"], seed: int, resamples: int) -> Summary:
     """The ratio of the sums of numerators and denominators, the latter above 0, with its interval."""
     n = len(known)
     if n == 0:
