@@ -39,7 +39,7 @@ from saelens_n2g.subject import Subject
 
 QUIET = Reporter(quiet=True)
 QUICK = replace(TRAINING, batch=64, samples=1280, log_every=10, checkpoint_every=5, dead_window=500)
-FIGURES = ("f1_by_layer", "f1_by_density", "f1_by_size", "differences", "interpretability", "nonzero")
+FIGURES = ("f1_by_layer", "f1_by_density", "f1_by_size", "f1_by_spread", "differences", "interpretability", "nonzero")
 PLANTED = 16
 
 
@@ -321,7 +321,7 @@ def test_the_page_has_every_unit_and_asks_for_nothing(done):
     reader = Reader()
     reader.feed(page)
     assert reader.rows == sum(len(cell.units) for cell in result.cells)
-    assert reader.heads == 16
+    assert reader.heads == 18
     assert len(reader.sources) == len(FIGURES)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in reader.sources)
     assert "$" not in re.sub(r"<(script|details|pre).*?</\1>", "", page, flags=re.DOTALL)

@@ -13,7 +13,7 @@ from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same settings give other results than before; finished parts are then done again."""
 PLAIN = ("neurons", "pca", "ica", "random")
 """Bases that are no dictionaries."""

@@ -28,6 +28,7 @@ GREY = "#8a929e"
 LEAST_IN_BIN = 5
 """Units in a bin from which on its mean is drawn."""
 FIRES = "Share of fit tokens on which the unit fires"
+SPREAD = "Variance along what the unit reads; 1: average direction"
 BARS = "bars: 95 % bootstrap intervals"
 
 
@@ -37,6 +38,8 @@ def look(result: StudyResult, name: str) -> tuple[str, str]:
     return ALL_COLOURS[place], ALL_MARKERS[place]
 
 
+SAID: dict[str, Callable[[float], str]] = {"density": rate, "spread": "{:g}".format}
+"""How ticks are written, where not as integers."""
 Fill = Callable[[StudyResult, Any], None]
 
 
@@ -46,6 +49,7 @@ def drawings(result: StudyResult) -> dict[str, Callable[[Kind], bytes]]:
         "f1_by_layer": (_by_layer, (9.6, 4.6)),
         "f1_by_density": (partial(_against, of=_density, label=FIRES, what="density"), (9.6, 4.6)),
         "f1_by_size": (partial(_against, of=_size, label="Nodes of the graph", what="graph size"), (9.6, 4.6)),
+        "f1_by_spread": (partial(_against, of=_spread, label=SPREAD, what="spread"), (9.6, 4.6)),
         "differences": (_differences, (9.6, 1.9 + 0.24 * max(len(result.versus) // 2, 1))),
         "interpretability": (_interpretability, (9.6, 4.2)),
     }
@@ -158,6 +162,10 @@ def _density(unit: UnitRecord) -> float | None:
     return unit.density
 
 
+def _spread(unit: UnitRecord) -> float | None:
+    return unit.spread or None  # none of nothing, which has no logarithm
+
+
 def _size(unit: UnitRecord) -> float | None:
     return None if unit.nodes is None else float(max(unit.nodes, 1))
 
@@ -171,7 +179,7 @@ def _against(
     every = [x for name in result.names for cell in result.of(name) for u in cell.counted if (x := of(u)) is not None]
     for axes, text in zip(panels, TEXTS, strict=True):
         _frame(axes, TEXT_TITLES[text], label, "F1" if text == TEXTS[0] else "")
-        _logarithmic(axes, every, rate if of is _density else "{:.0f}".format)
+        _logarithmic(axes, every, SAID.get(what, "{:.0f}".format))
         for place, name in enumerate(result.names):
             colour, marker = look(result, name)
             found = [(of(u), u.scores["graph"][text]["f1"]) for cell in result.of(name) for u in cell.counted]

@@ -140,8 +140,11 @@ class _Unexplained:
         return self.error / variance if variance > 0 else None
 
 
-def _limit(rows: Rows, centre: Float[Tensor, "d"]) -> float:
-    """The largest distance from `centre` at which a row is still typical."""
+def typical_limit(rows: Rows, centre: Float[Tensor, "d"]) -> float:
+    """The largest distance from `centre` at which a row is still typical.
+
+    What lies beyond are massive activations (Sun et al. 2024).
+    """
     distances = [torch.linalg.vector_norm(chunk.cpu() - centre, dim=1) for chunk in chunks(rows)]
     return TYPICAL * torch.cat(distances).median().item()
 
@@ -152,7 +155,7 @@ def evaluate(dictionary: Dictionary, rows: Rows, *, size: int = 1024) -> Evaluat
     are few (`training.sparse`)."""
     device, centre = dictionary.W_dec.device, dictionary.b_dec.float().cpu()
     directions = dictionary.directions
-    limit = _limit(rows, centre)
+    limit = typical_limit(rows, centre)
     every, typical = _Unexplained(dictionary.d_in), _Unexplained(dictionary.d_in)
     fired = torch.zeros(dictionary.d_sae, dtype=torch.float64, device=device)
     for chunk in chunks(rows, size):
