@@ -381,6 +381,9 @@ def test_the_control_is_zero_where_graphs_are_right():
         assert one.fragments[SHUFFLED]["uniform"] < 0
     assert found[3].scores["graph"].metrics["random"]["f1"] == 0.0
     assert SHUFFLED not in found[3].scores, "there was nobody's graph to give"
+    apart = _explained.__wrapped__(workspace, config, units, graphs, [None, None, 0, None])
+    assert [one.shuffled_from for one in apart] == [units[1].name, units[0].name, None, None]
+    assert SHUFFLED not in apart[2].scores, "a twin's graph is no control"
 
 
 # --- wording --------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from saelens_n2g.commands.study import FULL, LIGHT, SMALL, config_for
 from saelens_n2g.commands.study import study as command
 from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.results import EXPLAINERS, TEXTS
+from saelens_n2g.comparison.selection import build
 from saelens_n2g.comparison.units import REASONS, UnitRule
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError, InputError
@@ -88,6 +89,8 @@ def test_a_study_leaves_its_report_and_the_graphs(done):
             assert unit.name == f"{cell.site}/{cell.basis}/{unit.index}"
             assert set(unit.scores) - {SHUFFLED} == set(EXPLAINERS) == set(unit.fragments) - {SHUFFLED}
             assert set(unit.fragments["graph"]) == set(KINDS)
+            assert 0 <= unit.massive <= 1
+            assert (unit.spread is None) == (cell.basis == "neurons")
             assert (unit.nonzero is None) == (cell.basis not in config.dictionaries)
             place = folder / "layers" / f"{cell.layer:02d}" / cell.basis / "graphs" / unit.name.replace("/", "_")
             graph = Graph.from_dict(json.loads(place.with_name(f"{place.name}.json").read_text()))
@@ -181,6 +184,26 @@ def test_damage_is_named_never_shown(done, tmp_path, how):
     path.write_bytes(data[: len(data) // 2] if how == "cut" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     with pytest.raises(ArtefactError, match=re.escape(str(path))):
         run_study(config, tmp_path / "out", QUIET)
+
+
+@pytest.mark.model
+def test_what_units_inherit_is_what_the_stream_does(done, tmp_path):
+    config, _, result = done
+    workspace = Workspace(config.at(2, "random"), tmp_path, QUIET)
+    rows = workspace.stream[torch.from_numpy(workspace.fit_tokens)].double()
+    apart = (rows - rows.mean(0)).norm(dim=1)
+    far = apart > 3 * apart.median()
+    typical = rows[~far]
+    (cell,) = result.of("random", 2)
+    assert cell.massive_tokens == pytest.approx(far.double().mean().item())
+    basis = build(workspace, "random")
+    for unit in cell.units:
+        line = torch.nn.functional.normalize(basis.weight[unit.index].double(), dim=0)
+        along = (typical @ line).var(correction=0) / typical.var(0, correction=0).mean()
+        assert unit.spread == pytest.approx(along.item(), rel=1e-4)
+        values = basis.encode(rows.float())[:, unit.index]
+        fires = values >= 0.5 * values.max()
+        assert unit.massive == pytest.approx((fires & far).sum().item() / fires.sum().item())
 
 
 @pytest.mark.model

@@ -138,7 +138,18 @@ def _of_spread(result: StudyResult) -> list[str]:
         f"{estimate(low)} ({low.n} units); with more: {estimate(high)} ({high.n})."
     )
     (pair,) = [one for one in result.equal_spread if one.text == MAIN]
-    return [text, f"At equal spread, without units of massive activations. {sentence(pair)}"]
+    said = [text, f"At equal spread, without units of massive activations. {sentence(pair)}"]
+    apart = low.high is not None and high.low is not None and low.high < high.low
+    if pair.pairs < PAIRS:
+        return said
+    if shown(pair) and sign(pair.matched) < 0:
+        return [*said, "So spread is not all of the reason: random directions are ahead of PCA at equal spread too."]
+    if apart and middle[pca] < middle[other]:
+        said.append(
+            "So the reason is spread: most PCA directions are ones along which the stream varies little, F1 falls with "
+            "that, and at equal spread random directions are not ahead."
+        )
+    return said
 
 
 def _of_massive(result: StudyResult) -> list[str]:
