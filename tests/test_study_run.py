@@ -276,6 +276,12 @@ def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, ti
     assert "| PCA directions | Random test text | 0 | – |" in report
     assert "easier" not in report
     assert drawings(result)["f1_by_density"]
+    from matplotlib.figure import Figure
+
+    for name in ("f1_by_density", "f1_by_spread"):
+        figure = Figure(figsize=(9, 4))
+        drawings(result)[name].args[1](result, figure)
+        assert not figure.legends, "there is nobody to name"
 
 
 # --- what is shown --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from saelens_n2g.scoring import Confusion
 from saelens_n2g.sites import Site
 from saelens_n2g.study.conclusions import conclusions, second_control, without_massive
 from saelens_n2g.study.config import SHUFFLED
+from saelens_n2g.study.figure import _binned
 from saelens_n2g.study.records import MOSTLY, Cell, UnitRecord
 from saelens_n2g.study.results import SPREADS, StudyResult
 from saelens_n2g.study.stream import Stream, reading
@@ -201,3 +202,14 @@ def test_nothing_of_directions_is_said_of_neurons():
     mixed = study(pca=[unit("pca", 0, 0.5, spread=0.0)], random=[unit("random", 0, 0.5)])
     assert mixed.equal_spread[0].pairs == 0, "no spread, no partner"
     assert replace(result.cells[0].units[0], massive=MOSTLY).of_massive
+
+
+def test_random_directions_are_one_group_in_the_figure_of_spread():
+    """Half decades of spread have no edge at 1; a mark stands in the middle of the units that it is the mean of."""
+    spreads = [0.6, 0.9, 1.0, 1.1, 1.7]
+    ((middle, values),) = _binned([(s, s / 2) for s in spreads])
+    assert middle == pytest.approx(float(np.exp(np.log(spreads).mean())))
+    assert values == [s / 2 for s in spreads]
+    apart = _binned([(s * scale, 0.5) for scale in (1.0, 10.0) for s in spreads])
+    assert [round(at / middle, 6) for at, _ in apart] == [1.0, 10.0]
+    assert _binned([(1.0, 0.5)] * 4) == []

@@ -131,11 +131,10 @@ def _of_spread(result: StudyResult) -> list[str]:
         return []
     middle = {name: found[len(found) // 2] for name, found in spreads.items()}
     low, high = (result.of_spread(pca, MAIN, *bounds) for bounds in ((0.0, WIDE), (WIDE, float("inf"))))
-    few = f"less than {WIDE:g} times as much as along the average direction"
     text = (
-        f"Spread: along the middle PCA direction looked at the stream varies {middle[pca]:.2g} times as much as along "
-        f"the average direction, along the middle random one {middle[other]:.2g} times. PCA directions with {few}: F1 "
-        f"{estimate(low)} ({low.n} units); with more: {estimate(high)} ({high.n})."
+        f"Spread: along the middle PCA direction looked at the stream varies {middle[pca]:.2f} times as much as along "
+        f"the average direction, along the middle random one {middle[other]:.2f} times. F1 of PCA directions below "
+        f"{WIDE:g} times {estimate(low)} ({low.n} units), of the others {estimate(high)} ({high.n})."
     )
     (pair,) = [one for one in result.equal_spread if one.text == MAIN]
     said = [text, f"At equal spread, without units of massive activations. {sentence(pair)}"]
