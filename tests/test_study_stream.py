@@ -142,7 +142,7 @@ def test_what_goes_with_spread_alone_is_gone_at_equal_spread():
     said = " ".join(second_control(result))
     assert "not below PCA at layers 3" in said
     assert "At equal spread, without units of massive activations." in said
-    assert "So the reason is spread" in said
+    assert "So spread goes with it" in said
     assert "Massive activations" not in said, "there are none"
     assert "| pca |" in spread(result) or "| PCA directions |" in spread(result)
 

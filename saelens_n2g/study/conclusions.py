@@ -49,8 +49,8 @@ def signed(difference: Summary) -> str:
     return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
 
 
-def sentence(one: Versus) -> str:
-    """What a comparison says, and no more."""
+def sentence(one: Versus, trait: str = "how often units fire") -> str:
+    """What a comparison says, and no more; `trait` is what units are matched on."""
     a, b = title_of(one.a), title_of(one.b)
     if one.pairs < PAIRS or one.matched.mean is None:
         return (
@@ -62,7 +62,7 @@ def sentence(one: Versus) -> str:
         if clear(one.matched):
             text += f", because the sign-flip test does not agree with the interval (p {p_value(one.p_value)})"
         if clear(one.unmatched):
-            text += f"; that of all units, {signed(one.unmatched)}, goes along with how often units fire"
+            text += f"; that of all units, {signed(one.unmatched)}, goes along with {trait}"
         return f"{text}."
     ahead = one.matched.mean > 0
     first, second = (a, b) if ahead else (b, a)
@@ -137,7 +137,7 @@ def _of_spread(result: StudyResult) -> list[str]:
         f"{WIDE:g} times {estimate(low)} ({low.n} units), of the others {estimate(high)} ({high.n})."
     )
     (pair,) = [one for one in result.equal_spread if one.text == MAIN]
-    said = [text, f"At equal spread, without units of massive activations. {sentence(pair)}"]
+    said = [text, f"At equal spread, without units of massive activations. {sentence(pair, 'spread')}"]
     apart = low.high is not None and high.low is not None and low.high < high.low
     if pair.pairs < PAIRS:
         return said
@@ -145,8 +145,8 @@ def _of_spread(result: StudyResult) -> list[str]:
         return [*said, "So spread is not all of the reason: random directions are ahead of PCA at equal spread too."]
     if apart and middle[pca] < middle[other]:
         said.append(
-            "So the reason is spread: most PCA directions are ones along which the stream varies little, F1 falls with "
-            "that, and at equal spread random directions are not ahead."
+            "So spread goes with it: most PCA directions are ones along which the stream varies less than along random "
+            "ones, their F1 is lower there, and at equal spread no lead of random directions is shown."
         )
     return said
 
