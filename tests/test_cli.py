@@ -611,6 +611,7 @@ DEFAULTS = {
     "curves": "1e-3,3e-3,8e-3",
     "ioi": "runs/ioi",
     "layers": "runs/layers",
+    "report": "runs/report",
     "study": "runs/study",
 }
 

@@ -369,7 +369,7 @@ def test_the_control_is_zero_where_graphs_are_right():
     graphs[3] = UnitError("unit 3", "a graph", "none")
     config = StudyConfig(layers=(0,), run=RunConfig(text=TextConfig(width=13)), fragment=4)
     workspace = SimpleNamespace(config=config.run, split=rows, windows=text, texts=TextScores(text, *rows, string=str))
-    found = _explained.__wrapped__(workspace, config, units, graphs)
+    found = _explained.__wrapped__(workspace, config, units, graphs, [None] * 4)
     assert [one.failure for one in found] == [None, None, None, "unit 3: expected a graph, found none"]
     assert {one.shuffled_from for one in found[:3]} == {unit.name for unit in units[:3]}
     for one in found[:3]:
@@ -381,6 +381,9 @@ def test_the_control_is_zero_where_graphs_are_right():
         assert one.fragments[SHUFFLED]["uniform"] < 0
     assert found[3].scores["graph"].metrics["random"]["f1"] == 0.0
     assert SHUFFLED not in found[3].scores, "there was nobody's graph to give"
+    apart = _explained.__wrapped__(workspace, config, units, graphs, [None, None, 0, None])
+    assert [one.shuffled_from for one in apart] == [units[1].name, units[0].name, None, None]
+    assert SHUFFLED not in apart[2].scores, "a twin's graph is no control"
 
 
 # --- wording --------------------------------------------------------------------------------------------------

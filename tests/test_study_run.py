@@ -20,6 +20,7 @@ from saelens_n2g.commands.study import FULL, LIGHT, SMALL, config_for
 from saelens_n2g.commands.study import study as command
 from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.results import EXPLAINERS, TEXTS
+from saelens_n2g.comparison.selection import build
 from saelens_n2g.comparison.units import REASONS, UnitRule
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.errors import ArtefactError, InputError
@@ -39,7 +40,7 @@ from saelens_n2g.subject import Subject
 
 QUIET = Reporter(quiet=True)
 QUICK = replace(TRAINING, batch=64, samples=1280, log_every=10, checkpoint_every=5, dead_window=500)
-FIGURES = ("f1_by_layer", "f1_by_density", "f1_by_size", "differences", "interpretability", "nonzero")
+FIGURES = ("f1_by_layer", "f1_by_density", "f1_by_size", "f1_by_spread", "differences", "interpretability", "nonzero")
 PLANTED = 16
 
 
@@ -88,6 +89,8 @@ def test_a_study_leaves_its_report_and_the_graphs(done):
             assert unit.name == f"{cell.site}/{cell.basis}/{unit.index}"
             assert set(unit.scores) - {SHUFFLED} == set(EXPLAINERS) == set(unit.fragments) - {SHUFFLED}
             assert set(unit.fragments["graph"]) == set(KINDS)
+            assert 0 <= unit.massive <= 1
+            assert (unit.spread is None) == (cell.basis == "neurons")
             assert (unit.nonzero is None) == (cell.basis not in config.dictionaries)
             place = folder / "layers" / f"{cell.layer:02d}" / cell.basis / "graphs" / unit.name.replace("/", "_")
             graph = Graph.from_dict(json.loads(place.with_name(f"{place.name}.json").read_text()))
@@ -184,6 +187,26 @@ def test_damage_is_named_never_shown(done, tmp_path, how):
 
 
 @pytest.mark.model
+def test_what_units_inherit_is_what_the_stream_does(done, tmp_path):
+    config, _, result = done
+    workspace = Workspace(config.at(2, "random"), tmp_path, QUIET)
+    rows = workspace.stream[torch.from_numpy(workspace.fit_tokens)].double()
+    apart = (rows - rows.mean(0)).norm(dim=1)
+    far = apart > 3 * apart.median()
+    typical = rows[~far]
+    (cell,) = result.of("random", 2)
+    assert cell.massive_tokens == pytest.approx(far.double().mean().item())
+    basis = build(workspace, "random")
+    for unit in cell.units:
+        line = torch.nn.functional.normalize(basis.weight[unit.index].double(), dim=0)
+        along = (typical @ line).var(correction=0) / typical.var(0, correction=0).mean()
+        assert unit.spread == pytest.approx(along.item(), rel=1e-4)
+        values = basis.encode(rows.float())[:, unit.index]
+        fires = values >= 0.5 * values.max()
+        assert unit.massive == pytest.approx((fires & far).sum().item() / fires.sum().item())
+
+
+@pytest.mark.model
 def test_training_reads_the_fit_documents_and_nothing_else(done, tmp_path):
     config, _, _ = done
     workspace = Workspace(config.at(2, "random"), tmp_path, QUIET)
@@ -253,6 +276,12 @@ def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, ti
     assert "| PCA directions | Random test text | 0 | – |" in report
     assert "easier" not in report
     assert drawings(result)["f1_by_density"]
+    from matplotlib.figure import Figure
+
+    for name in ("f1_by_density", "f1_by_spread"):
+        figure = Figure(figsize=(9, 4))
+        drawings(result)[name].args[1](result, figure)
+        assert not figure.legends, "there is nobody to name"
 
 
 # --- what is shown --------------------------------------------------------------------------------------------
@@ -321,7 +350,7 @@ def test_the_page_has_every_unit_and_asks_for_nothing(done):
     reader = Reader()
     reader.feed(page)
     assert reader.rows == sum(len(cell.units) for cell in result.cells)
-    assert reader.heads == 16
+    assert reader.heads == 18
     assert len(reader.sources) == len(FIGURES)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in reader.sources)
     assert "$" not in re.sub(r"<(script|details|pre).*?</\1>", "", page, flags=re.DOTALL)

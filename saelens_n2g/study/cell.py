@@ -25,6 +25,7 @@ from saelens_n2g.study.config import SHUFFLED, StudyConfig
 from saelens_n2g.study.fragments import Fragments, correlations
 from saelens_n2g.study.nonzero import Nonzero, score_nonzero
 from saelens_n2g.study.records import Cell, UnitRecord
+from saelens_n2g.study.stream import Stream, reading
 from saelens_n2g.study.twins import directions, earlier_twin, nearest
 
 LINES = 12
@@ -71,16 +72,17 @@ def explain_cell(
     nonzero: dict[str, Nonzero] = {}
     if dictionary is not None:
         nonzero = score_nonzero(workspace, basis, units, config.nonzero, ended)
-    rows = directions(basis)
-    explained = _explained(workspace, config, units, graphs)
+    rows, stream = directions(basis), Stream.of(workspace.stream, workspace.fit_tokens, workspace.windows)
     twins = earlier_twin(
         [unit.activations for unit in units], None if rows is None else rows[[u.index for u in units]], config.twin
     )
-    records = []
-    for one, twin in zip(explained, twins, strict=True):
+    inherited = _inherited(workspace, stream, basis, units)
+    explained, records = _explained(workspace, config, units, graphs, twins), []
+    for one, twin, (massive, spread) in zip(explained, twins, inherited, strict=True):
         if one.failure is None:
             write_json(folder / "graphs" / f"{one.unit.name.replace('/', '_')}.json", one.graph.to_dict())
-        records.append(_record(one, None if twin is None else units[twin].name, nonzero.get(one.unit.name)))
+        earlier = None if twin is None else units[twin].name
+        records.append(_record(one, massive, spread, earlier, nonzero.get(one.unit.name)))
     return Cell(
         layer=layer,
         basis=name,
@@ -90,6 +92,8 @@ def explain_cell(
         signs=basis.signs,
         counts=dict(choice.counts),
         twins=None if rows is None else int((nearest(rows) > config.twin).sum()),
+        massive_tokens=stream.tokens,
+        massive_square=stream.square,
         facts={**facts_of(basis), "augmenter": fitter.augmenter, "costs": asdict(fitter.costs)},
         units=tuple(records),
     )
@@ -115,11 +119,18 @@ class Explained:
 
 
 def _explained(
-    workspace: Workspace, config: StudyConfig, units: Sequence[Unit], graphs: dict[int, Graph | N2GError]
+    workspace: Workspace,
+    config: StudyConfig,
+    units: Sequence[Unit],
+    graphs: dict[int, Graph | N2GError],
+    twins: Sequence[int | None],
 ) -> list[Explained]:
-    """Every unit with its graph, the tables of counts beside it and another unit's graph, on text and on fragments."""
+    """Every unit with its graph, the tables of counts beside it and another unit's graph, on text and on fragments.
+
+    Twins of earlier units give and take no graph: a twin's graph is as good as the own one, and would be no control.
+    """
     rule, texts, test_rows = workspace.config.rule, workspace.texts, workspace.split[1]
-    whole = [unit for unit in units if isinstance(graphs[unit.index], Graph)]
+    whole = [u for u, twin in zip(units, twins, strict=True) if twin is None and isinstance(graphs[u.index], Graph)]
     order = cycle(len(whole), [workspace.config.seed, 7, workspace.config.layer])
     given = {unit.index: whole[other] for unit, other in zip(whole, order, strict=False)}
     cut = Fragments.of(workspace.windows.subset(test_rows), config.fragment)
@@ -142,7 +153,20 @@ def _explained(
     return found
 
 
-def _record(one: Explained, twin: str | None, nonzero: Nonzero | None) -> UnitRecord:
+def _inherited(
+    workspace: Workspace, stream: Stream, basis: Basis, units: Sequence[Unit]
+) -> list[tuple[float, float | None]]:
+    """Per unit the share of its firing fit tokens that is massive, and the spread along what it reads."""
+    fit, threshold = workspace.split[0], workspace.config.rule.threshold
+    shares = [stream.share(u.activations >= threshold * u.statistics.max_activation, fit) for u in units]
+    reads = reading(basis, [unit.index for unit in units])
+    spreads = [None] * len(units) if reads is None else stream.spread(reads)
+    return list(zip(shares, spreads, strict=True))
+
+
+def _record(
+    one: Explained, massive: float, spread: float | None, twin: str | None, nonzero: Nonzero | None
+) -> UnitRecord:
     unit, graph = one.unit, one.graph
     figures, lines = unit.statistics, graph.to_text().splitlines()
     more = [f"... and {len(lines) - LINES} more"] if len(lines) > LINES else []
@@ -152,6 +176,8 @@ def _record(one: Explained, twin: str | None, nonzero: Nonzero | None) -> UnitRe
         max_activation=figures.max_activation,
         density=figures.density,
         active=figures.active,
+        massive=massive,
+        spread=spread,
         fit_firing=figures.fit_firing,
         test_firing=figures.test_firing,
         exemplars=firing_exemplars(unit.observed(one.threshold)),

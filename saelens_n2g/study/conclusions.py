@@ -5,11 +5,11 @@ intervals of few values are too narrow), and at least `PAIRS` pairs stand behind
 differences part, that is said. What the study cannot show is said whatever the numbers are.
 """
 
-from saelens_n2g.comparison.table import TEXT_TITLES, number, p_value, rate
+from saelens_n2g.comparison.table import TEXT_TITLES, estimate, number, p_value, rate
 from saelens_n2g.scoring import Summary
 from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.config import SHUFFLED
-from saelens_n2g.study.results import EqualSize, StudyResult, Versus
+from saelens_n2g.study.results import CONTROL, EqualSize, StudyResult, Versus
 
 PAIRS = 10
 """Matched pairs from which on anything is said of a difference."""
@@ -17,6 +17,8 @@ LEVEL = 0.05
 """p-value of the sign-flip test below which it agrees."""
 NEAR_ZERO = 0.1
 """Upper end of the control's interval up to which it counts as near zero."""
+WIDE = 0.5
+"""Spread from which on the stream counts as varying about as much along a direction as along others."""
 MAIN = "random"
 """The text that conclusions are drawn from: all windows of the test documents."""
 
@@ -47,8 +49,8 @@ def signed(difference: Summary) -> str:
     return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
 
 
-def sentence(one: Versus) -> str:
-    """What a comparison says, and no more."""
+def sentence(one: Versus, trait: str = "how often units fire") -> str:
+    """What a comparison says, and no more; `trait` is what units are matched on."""
     a, b = title_of(one.a), title_of(one.b)
     if one.pairs < PAIRS or one.matched.mean is None:
         return (
@@ -60,7 +62,7 @@ def sentence(one: Versus) -> str:
         if clear(one.matched):
             text += f", because the sign-flip test does not agree with the interval (p {p_value(one.p_value)})"
         if clear(one.unmatched):
-            text += f"; that of all units, {signed(one.unmatched)}, goes along with how often units fire"
+            text += f"; that of all units, {signed(one.unmatched)}, goes along with {trait}"
         return f"{text}."
     ahead = one.matched.mean > 0
     first, second = (a, b) if ahead else (b, a)
@@ -89,16 +91,90 @@ def control(result: StudyResult) -> list[str]:
         if found.mean is None or found.high is None:
             said.append(f"{title_of(name)}: no control, less than two units of a layer have a graph.")
         elif found.high > NEAR_ZERO:
+            without = ""
+            if massive := result.massive(name):
+                rest = result.typical.mean(name, SHUFFLED, MAIN, "f1")
+                without = f" Without its {massive} units of massive activations: {estimate(rest)}."
             said.append(
                 f"{title_of(name)}: the shuffled control does not vanish, F1 {number(found.mean)} (up to "
                 f"{number(found.high)}): graphs of other units of this basis predict a unit too, so that much of its "
-                "score is not its own."
+                f"score is not its own.{without}"
             )
     if not said:
         said = [f"The shuffled control is near zero (interval below {NEAR_ZERO:g}) for every basis."]
-    pair = next((v for v in result.versus if {v.a, v.b} == {"random", "pca"} and v.text == MAIN), None)
-    if pair is not None:
-        said.append(f"Second control, random directions against PCA. {sentence(pair)}")
+    return [*said, *second_control(result)]
+
+
+def second_control(result: StudyResult) -> list[str]:
+    """Whether random directions are below PCA; where they are not, what of it spread and massive activations are."""
+    pair = next((v for v in result.versus if (v.a, v.b) == CONTROL and v.text == MAIN), None)
+    if pair is None:
+        return []
+    below = shown(pair) and sign(pair.matched) > 0
+    means = {layer: [result.mean(name, "graph", MAIN, "f1", layer).mean for name in CONTROL] for layer in result.layers}
+    above = [str(n) for n, (a, b) in means.items() if a is not None and b is not None and b >= a]
+    where = f" By all units they are not below PCA at layers {', '.join(above)}." if above else ""
+    said = [f"Second control, random directions against PCA. {sentence(pair)}{where}"]
+    if below and not above:
+        return said
+    return [*said, *_of_spread(result), *_of_massive(result)]
+
+
+def _of_spread(result: StudyResult) -> list[str]:
+    """How PCA fares where the stream varies as much as along random directions, and where it does not."""
+    pca, other = CONTROL
+    spreads = {
+        name: sorted(u.spread for cell in result.typical.of(name) for u in cell.counted if u.spread is not None)
+        for name in CONTROL
+    }
+    if not all(spreads.values()):
+        return []
+    middle = {name: found[len(found) // 2] for name, found in spreads.items()}
+    low, high = (result.of_spread(pca, MAIN, *bounds) for bounds in ((0.0, WIDE), (WIDE, float("inf"))))
+    text = (
+        f"Spread: along the middle PCA direction looked at the stream varies {middle[pca]:.2f} times as much as along "
+        f"the average direction, along the middle random one {middle[other]:.2f} times. F1 of PCA directions below "
+        f"{WIDE:g} times {estimate(low)} ({low.n} units), of the others {estimate(high)} ({high.n})."
+    )
+    (pair,) = [one for one in result.equal_spread if one.text == MAIN]
+    said = [text, f"At equal spread, without units of massive activations. {sentence(pair, 'spread')}"]
+    apart = low.high is not None and high.low is not None and low.high < high.low
+    if pair.pairs < PAIRS:
+        return said
+    if shown(pair) and sign(pair.matched) < 0:
+        return [*said, "So spread is not all of the reason: random directions are ahead of PCA at equal spread too."]
+    if apart and middle[pca] < middle[other]:
+        said.append(
+            "So spread goes with it: most PCA directions are ones along which the stream varies less than along random "
+            "ones, their F1 is lower there, and at equal spread no lead of random directions is shown."
+        )
+    return said
+
+
+def _of_massive(result: StudyResult) -> list[str]:
+    """How many units of the second control fire on massive activations, and the means without them."""
+    if not any(result.massive(name) for name in CONTROL):
+        return []
+    said = []
+    for name in CONTROL:
+        counted = sum(len(cell.counted) for cell in result.of(name))
+        layers = ", ".join(str(n) for n in result.layers if result.massive(name, n))
+        at = f" (layers {layers})" if layers else ""
+        f1, rest = (one.mean(name, "graph", MAIN, "f1") for one in (result, result.typical))
+        said.append(
+            f"{title_of(name)} {result.massive(name)} of {counted} units{at}, F1 {estimate(f1)}, without them "
+            f"{estimate(rest)}"
+        )
+    return [f"Massive activations, units that fire mostly on them: {'; '.join(said)}."]
+
+
+def without_massive(result: StudyResult) -> list[str]:
+    """The comparisons of which something else is to be said without units of massive activations."""
+    said = []
+    for one, other in zip(result.versus, result.typical.versus, strict=True):
+        verdicts = [sign(v.matched) if shown(v) else 0 for v in (one, other)]
+        if one.text == MAIN and verdicts[0] != verdicts[1]:
+            said.append(f"Without units of massive activations. {sentence(other)}")
     return said
 
 
@@ -114,9 +190,11 @@ def same_size(one: EqualSize) -> str:
 
 
 def conclusions(result: StudyResult) -> list[str]:
-    """What a reader may conclude: comparisons with a dictionary in them, then the controls."""
+    """What a reader may conclude: comparisons with a dictionary in them, those that show something first; then the
+    controls."""
     main = [v for v in result.versus if v.text == MAIN and {v.a, v.b} & result.dictionaries.keys()]
-    return [*(sentence(v) for v in main), *control(result)]
+    main.sort(key=lambda v: (not shown(v), v.pairs < PAIRS))
+    return [*(sentence(v) for v in main), *without_massive(result), *control(result)]
 
 
 def limits(result: StudyResult) -> list[str]:
@@ -140,6 +218,12 @@ def limits(result: StudyResult) -> list[str]:
         "model, is not in it; easy to predict from text is not the same as meaningful.",
         "Neurons are read inside the MLP, all others off the residual stream: a difference may be one of place.",
     ]
+    if drawn := [title_of(name) for name in ("pca", "ica") if name in result.names]:
+        said.append(
+            f"{' and '.join(drawn)} are drawn with equal chance whatever variance they carry: their means are not "
+            "those of the components that carry most of it (table and figure of spread). Matching is for density, not "
+            "for spread."
+        )
     if len(result.layers) < 6:
         said.append(f"Few layers looked at: {len(result.layers)}.")
     return said

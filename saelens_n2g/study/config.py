@@ -13,7 +13,7 @@ from saelens_n2g.sites import Site
 from saelens_n2g.training.architectures.registry import find_architecture
 from saelens_n2g.training.config import TrainingConfig
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same settings give other results than before; finished parts are then done again."""
 PLAIN = ("neurons", "pca", "ica", "random")
 """Bases that are no dictionaries."""
@@ -35,6 +35,12 @@ def variant(name: str, base: TrainingConfig = TRAINING) -> TrainingConfig:
     if found is None:
         raise InputError("name of a dictionary", "ARCHITECTURE-R and the expansion, such as tied-R4", repr(name))
     return replace(base, architecture=find_architecture(found[1]).name, expansion=float(found[2]))
+
+
+def seed_of(seed: int, layer: int) -> int:
+    """The seed of the order in which units of a layer are examined: with one order for all layers a study would look at
+    the same few ranks of principal components everywhere."""
+    return int(fingerprint([seed, layer])[:8], 16)
 
 
 def _variants() -> dict[str, TrainingConfig | str]:
@@ -115,6 +121,7 @@ class StudyConfig:
         return replace(
             self.run,
             layer=layer,
+            rule=replace(self.run.rule, seed=seed_of(self.run.rule.seed, layer)),
             bases=("sae" if given is not None else basis,),
             training=given if isinstance(given, TrainingConfig) else self.run.training,
             dictionary=given.replace("{layer}", str(layer)) if isinstance(given, str) else None,

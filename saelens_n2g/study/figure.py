@@ -28,6 +28,7 @@ GREY = "#8a929e"
 LEAST_IN_BIN = 5
 """Units in a bin from which on its mean is drawn."""
 FIRES = "Share of fit tokens on which the unit fires"
+SPREAD = "Variance along what the unit reads; 1: average direction"
 BARS = "bars: 95 % bootstrap intervals"
 
 
@@ -37,6 +38,8 @@ def look(result: StudyResult, name: str) -> tuple[str, str]:
     return ALL_COLOURS[place], ALL_MARKERS[place]
 
 
+SAID: dict[str, Callable[[float], str]] = {"density": rate, "spread": "{:g}".format}
+"""How ticks are written, where not as integers."""
 Fill = Callable[[StudyResult, Any], None]
 
 
@@ -46,6 +49,7 @@ def drawings(result: StudyResult) -> dict[str, Callable[[Kind], bytes]]:
         "f1_by_layer": (_by_layer, (9.6, 4.6)),
         "f1_by_density": (partial(_against, of=_density, label=FIRES, what="density"), (9.6, 4.6)),
         "f1_by_size": (partial(_against, of=_size, label="Nodes of the graph", what="graph size"), (9.6, 4.6)),
+        "f1_by_spread": (partial(_against, of=_spread, label=SPREAD, what="spread"), (9.6, 4.6)),
         "differences": (_differences, (9.6, 1.9 + 0.24 * max(len(result.versus) // 2, 1))),
         "interpretability": (_interpretability, (9.6, 4.2)),
     }
@@ -158,6 +162,10 @@ def _density(unit: UnitRecord) -> float | None:
     return unit.density
 
 
+def _spread(unit: UnitRecord) -> float | None:
+    return unit.spread or None  # none of nothing, which has no logarithm
+
+
 def _size(unit: UnitRecord) -> float | None:
     return None if unit.nodes is None else float(max(unit.nodes, 1))
 
@@ -167,32 +175,36 @@ def _against(
 ) -> None:
     """F1 of every unit against one of its properties, on a logarithmic axis, with means over half decades."""
     note = f"One mark a unit, all layers. Lines: mean F1 over half a decade with at least {LEAST_IN_BIN} units; {BARS}."
-    panels = _page(figure, f"F1 of graphs against {what}", note, _handles(result, result.names), _titles(result.names))
+    names = tuple(n for n in result.names if any(of(u) is not None for c in result.of(n) for u in c.counted))
+    panels = _page(figure, f"F1 of graphs against {what}", note, _handles(result, names), _titles(names))
     every = [x for name in result.names for cell in result.of(name) for u in cell.counted if (x := of(u)) is not None]
     for axes, text in zip(panels, TEXTS, strict=True):
         _frame(axes, TEXT_TITLES[text], label, "F1" if text == TEXTS[0] else "")
-        _logarithmic(axes, every, rate if of is _density else "{:.0f}".format)
-        for place, name in enumerate(result.names):
+        _logarithmic(axes, every, SAID.get(what, "{:.0f}".format))
+        for name in names:
             colour, marker = look(result, name)
             found = [(of(u), u.scores["graph"][text]["f1"]) for cell in result.of(name) for u in cell.counted]
             points = [(x, y) for x, y in found if x is not None and y is not None]
             axes.plot(*_columns(points), ls="", marker=marker, ms=3, color=colour, alpha=0.3, mew=0, clip_on=False)
-            shift = 10 ** (0.2 * ((place + 0.5) / len(result.names) - 0.5))
             line = []
             for middle, values in _binned(points):
                 mean = summarise(values, seed=result.seed)
                 assert mean.mean is not None
-                line.append((middle * shift, mean.mean))
-                _bar(axes, middle * shift, mean, colour)
+                line.append((middle, mean.mean))
+                _bar(axes, middle, mean, colour)
             axes.plot(*_columns(line), color=colour, marker=marker, ms=5, lw=1.2)
 
 
 def _binned(points: list[tuple[float, float]]) -> list[tuple[float, list[float]]]:
-    """Half decades with enough values: (middle, values), ascending."""
-    bins: dict[int, list[float]] = {}
+    """Half decades about 1, 3.2, 10, ... with enough values: (their geometric middle, values), ascending.
+
+    No edge at 1: there lie all random directions, of which it would make two groups.
+    """
+    bins: dict[int, list[tuple[float, float]]] = {}
     for x, y in points:
-        bins.setdefault(math.floor(2 * math.log10(x)), []).append(y)
-    return [(10 ** ((k + 0.5) / 2), bins[k]) for k in sorted(bins) if len(bins[k]) >= LEAST_IN_BIN]
+        bins.setdefault(math.floor(2 * math.log10(x) + 0.5), []).append((math.log10(x), y))
+    kept = [found for _, found in sorted(bins.items()) if len(found) >= LEAST_IN_BIN]
+    return [(float(10 ** (sum(x for x, _ in found) / len(found))), [y for _, y in found]) for found in kept]
 
 
 def _differences(result: StudyResult, figure: Any) -> None:

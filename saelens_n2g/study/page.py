@@ -25,8 +25,8 @@ from saelens_n2g.study.table import headline
 HEADS = (
     ("Layer", False), ("Basis", True), ("Unit and graph", True), ("F1 random", False), ("F1 held-out", False),
     ("Precision", False), ("Recall", False), ("AUPRC", False), ("Correlation", False), ("Density", False),
-    ("Exemplars", False), ("Nodes", False), ("Back-off F1", False), ("Back-off F1, whole text", False),
-    ("Shuffled F1", False), ("Status", True),
+    ("Massive", False), ("Spread", False), ("Exemplars", False), ("Nodes", False), ("Back-off F1", False),
+    ("Back-off F1, whole text", False), ("Shuffled F1", False), ("Status", True),
 )  # fmt: skip
 """Columns, and whether they hold words. Precision to correlation are on random test text."""
 
@@ -82,7 +82,8 @@ def _row(cell: Cell, unit: UnitRecord) -> str:
     values: list[float | int | str | None] = [
         cell.layer, cell.title, "", scores["random"]["f1"], scores["held_out"]["f1"], scores["random"]["precision"],
         scores["random"]["recall"], scores["random"]["auprc"], scores["random"]["correlation"], unit.density,
-        unit.exemplars, unit.nodes, f1.get("backoff_table"), f1.get("backoff_table_corpus"), f1.get(SHUFFLED), status,
+        unit.massive, unit.spread, unit.exemplars, unit.nodes, f1.get("backoff_table"), f1.get("backoff_table_corpus"),
+        f1.get(SHUFFLED), status,
     ]  # fmt: skip
     cells = [_cell(value) for value in values]
     said = unit.failure or unit.text

@@ -15,6 +15,9 @@ from saelens_n2g.scoring import Confusion
 from saelens_n2g.study.matching import Traits
 from saelens_n2g.study.nonzero import Nonzero
 
+MOSTLY = 0.5
+"""A unit is one of massive activations if at least this share of the fit tokens on which it fires is massive."""
+
 
 @dataclass(frozen=True)
 class UnitRecord:
@@ -27,6 +30,10 @@ class UnitRecord:
     """Share of the fit tokens on which it fires (at least half its maximum, or what the rule says)."""
     active: float
     """Share of the fit tokens on which it is above zero."""
+    massive: float
+    """Of the fit tokens on which it fires, the share on which the residual stream is massive (`stream`)."""
+    spread: float | None
+    """Variance of the stream along what it reads, over that along the average direction; None for coordinates."""
     fit_firing: int
     test_firing: int
     exemplars: int
@@ -50,6 +57,11 @@ class UnitRecord:
     """explainer -> kind of fragments -> correlation: the interpretability score."""
     nonzero: Nonzero | None
     """The protocol of Gao et al.; None for units of what is no dictionary."""
+
+    @property
+    def of_massive(self) -> bool:
+        """Whether it fires mostly where the stream is massive."""
+        return self.massive >= MOSTLY
 
     @property
     def traits(self) -> Traits:
@@ -80,6 +92,10 @@ class Cell:
     """`examined` and why units were passed over (dead, rare, dense, silent in test); the rest are `units`."""
     twins: int | None
     """Features of the whole basis whose direction has a twin; None for coordinates."""
+    massive_tokens: float
+    """Share of the fit tokens on which the layer's residual stream is massive."""
+    massive_square: float
+    """Their share of its squared distance from the mean."""
     facts: Mapping[str, Any]
     """How the basis was made."""
     units: tuple[UnitRecord, ...]

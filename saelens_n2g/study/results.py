@@ -4,8 +4,8 @@ Whatever follows (means, matched differences) is computed from the cells and the
 says the same as the one that was written. A *cut* is a layer, or `None` for all layers together.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -19,15 +19,20 @@ from saelens_n2g.jobs.artefacts import read_format, write_json
 from saelens_n2g.scoring import Summary, compare_paired
 from saelens_n2g.study.config import SHUFFLED
 from saelens_n2g.study.fragments import KINDS
-from saelens_n2g.study.matching import cliffs_delta, match
+from saelens_n2g.study.matching import Traits, cliffs_delta, match
 from saelens_n2g.study.means import LEAST, gap, stratified
 from saelens_n2g.study.records import Cell, UnitRecord
 
-FORMAT, VERSION = "saelens-n2g/study", 1
+FORMAT, VERSION = "saelens-n2g/study", 2
 SHOWN = ("f1", "precision", "recall", *GRADED)
 """Metrics of which means are written."""
 SOURCES = (*EXPLAINERS, SHUFFLED)
 """Explainers, the control last."""
+
+CONTROL = ("pca", "random")
+"""The second control: what has a reason behind it against what has none."""
+SPREADS = ((0.0, 0.1), (0.1, 0.5), (0.5, 2.0), (2.0, float("inf")))
+"""Classes of spread, from low to below high; random directions are nearly all in the third."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,20 @@ class StudyResult:
         """The cells of a basis, layers in order."""
         return [cell for cell in self.cells if cell.basis == name and layer in (None, cell.layer)]
 
+    def restricted(self, keep: Callable[[UnitRecord], bool]) -> "StudyResult":
+        """The same study of fewer units."""
+        cells = (replace(cell, units=tuple(u for u in cell.units if keep(u))) for cell in self.cells)
+        return replace(self, cells=tuple(cells))
+
+    @cached_property
+    def typical(self) -> "StudyResult":
+        """Without units of massive activations."""
+        return self.restricted(lambda unit: not unit.of_massive)
+
+    def massive(self, name: str, layer: int | None = None) -> int:
+        """Units of a basis that are counted and are of massive activations."""
+        return sum(unit.of_massive for cell in self.of(name, layer) for unit in cell.counted)
+
     def mean(self, name: str, source: str, text: str, metric: str, layer: int | None = None) -> Summary:
         """Mean of a metric over the units of a basis, the layers as strata."""
 
@@ -131,7 +150,26 @@ class StudyResult:
         """Every two bases on both texts."""
         return tuple(self._versus(a, b, text) for a, b in combinations(self.names, 2) for text in TEXTS)
 
-    def _versus(self, a: str, b: str, text: str) -> Versus:
+    def of_spread(self, name: str, text: str, low: float, high: float, layer: int | None = None) -> Summary:
+        """Mean F1 of the graphs of units whose spread is from `low` to below `high`; without units of massive
+        activations."""
+        within = self.typical.restricted(lambda unit: unit.spread is not None and low <= unit.spread < high)
+        return within.mean(name, "graph", text, "f1", layer)
+
+    @cached_property
+    def equal_spread(self) -> tuple[Versus, ...]:
+        """The control `CONTROL` on both texts, units paired by their spread instead of density and exemplars.
+
+        Units of massive activations are left out; empty if a side was not looked at.
+        """
+        if not set(CONTROL) <= set(self.names):
+            return ()
+        known = self.typical.restricted(lambda unit: bool(unit.spread))
+        return tuple(known._versus(*CONTROL, text, lambda unit: Traits(unit.spread or 1.0, 0)) for text in TEXTS)
+
+    def _versus(
+        self, a: str, b: str, text: str, traits: Callable[[UnitRecord], Traits] = lambda unit: unit.traits
+    ) -> Versus:
         protocol = self.protocol
         differences: list[list[float]] = []
         sides: tuple[list[list[float]], list[list[float]]] = ([], [])
@@ -140,8 +178,8 @@ class StudyResult:
         for left, right in zip(self.of(a), self.of(b), strict=True):
             units = [[u for u in cell.counted if _f1(u, text) is not None] for cell in (left, right)]
             pairs = match(
-                [u.traits for u in units[0]],
-                [u.traits for u in units[1]],
+                [traits(u) for u in units[0]],
+                [traits(u) for u in units[1]],
                 caliper=protocol["caliper"],
                 exemplar_caliper=protocol["exemplar_caliper"],
             )
@@ -196,8 +234,18 @@ class StudyResult:
             "means": means,
             "fragments": fragments,
             "versus": [asdict(one) for one in self.versus],
+            "without_massive": {
+                "means": {n: {s: {t: asdict(self.typical.mean(n, s, t, "f1")) for t in TEXTS}
+                              for s in ("graph", SHUFFLED)}
+                          for n in self.names},
+                "versus": [asdict(one) for one in self.typical.versus],
+            },
+            "spread": {n: {t: {f"{low:g}-{high:g}": asdict(self.of_spread(n, t, low, high)) for low, high in SPREADS}
+                           for t in TEXTS}
+                       for n in self.names},
+            "equal_spread": [asdict(one) for one in self.equal_spread],
             "equal_sizes": [asdict(one) for one in self.equal_sizes],
-        }
+        }  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write as JSON, with what follows beside the units."""

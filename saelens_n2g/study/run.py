@@ -76,8 +76,8 @@ def _prepare(workspace: Workspace, config: StudyConfig) -> None:
             if isinstance(config.dictionaries.get(name), str):
                 sae_basis(site, load_dictionary(Path(str(place_of(config, workspace.folder, layer, name)))))
     workspace.load("windows")
-    stream = next((name for name in config.names if name != "neurons"), None)
-    kinds = [name for name in (*plain[: "neurons" in plain], stream) if name is not None]
+    stream = next((name for name in config.names if name != "neurons"), "random")  # also where nobody is a unit of it
+    kinds = [*plain[: "neurons" in plain], stream]
     workspace.store_for([config.at(layer, name) for layer in config.layers for name in kinds])
     workspace.load("texts")
     if not trained(config, workspace.folder):
@@ -98,7 +98,7 @@ def _layer(workspace: Workspace, config: StudyConfig, layer: int) -> list[Cell]:
     for name in config.names:
         place = _place(workspace.folder, layer, name)
         if not _finished(config, workspace.folder, layer, name):
-            at.load("neurons" if name == "neurons" else "stream", "vocabulary")
+            at.load("stream", "vocabulary", *(["neurons"] if name == "neurons" else []))
             own = at.under(config.at(layer, name))
             dictionary = place_of(config, workspace.folder, layer, name)
             stage = workspace.reporter.stage(f"layer {layer}: {name}", "fits")

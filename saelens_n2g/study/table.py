@@ -19,7 +19,9 @@ from saelens_n2g.study.conclusions import conclusions, disagreements, limits, sa
 from saelens_n2g.study.config import SHUFFLED
 from saelens_n2g.study.fragments import KINDS
 from saelens_n2g.study.means import LEAST
-from saelens_n2g.study.results import StudyResult, Versus
+from saelens_n2g.study.records import MOSTLY
+from saelens_n2g.study.results import SPREADS, StudyResult, Versus
+from saelens_n2g.training.metrics import TYPICAL
 
 KIND_TITLES = {
     "top": "Top",
@@ -54,6 +56,10 @@ def markdown(result: StudyResult) -> str:
     parts += ["![F1 by layer](f1_by_layer.svg)", "**Mean scores of the graphs, all layers**", means(result)]
     parts += ["**F1 by layer**, mean with 95 % interval", by_layer(result)]
     parts += ["**Matched for density and exemplars**: difference of F1, a − b", matched(result)]
+    parts += ["**Spread**: F1 on random test text by how much the stream varies along what a unit reads"]
+    parts += [spread(result), "![F1 by spread](f1_by_spread.svg)"]
+    if any(result.massive(name) for name in result.names):
+        parts += ["**Massive activations**: F1 without the units that fire mostly on them", massive(result)]
     parts += ["![Differences](differences.svg)", "**Beside the graphs**: F1 of other explanations", beside(result)]
     parts += [f"**Interpretability score** ({result.protocol['fragment']} tokens a fragment)", scores(result), SANITY]
     if result.dictionaries:
@@ -116,6 +122,51 @@ def _signed(found: Summary) -> str:
     if found.mean is None:
         return ABSENT
     return signed(found) if found.n >= LEAST else f"{found.mean:+.2f}"
+
+
+def spread(result: StudyResult) -> str:
+    """F1 on random test text in classes of spread, number of units in brackets; then the control at equal spread."""
+    rows = []
+    for name in result.names:
+        if all(u.spread is None for found in result.of(name) for u in found.units):
+            continue
+        cuts = [result.of_spread(name, "random", low, high) for low, high in SPREADS]
+        middle = median(u.spread for c in result.typical.of(name) for u in c.counted if u.spread is not None)
+        rows.append([cell(title_of(name)), number(middle), *(f"{estimate(one)} ({one.n})" for one in cuts)])
+    if not rows:
+        return "No unit reads a direction of the stream."
+    head = ["Basis", "Median spread", *(_class(low, high) for low, high in SPREADS)]
+    parts = [grid(head, rows), "Without units of massive activations; number of units in brackets."]
+    if result.equal_spread:
+        known = [[*_versus(one)[:6], number(one.effect)] for one in result.equal_spread]
+        parts.append(
+            "The second control with units paired by spread (at most "
+            f"{result.protocol['caliper']:g} decades apart) instead of density and exemplars:"
+        )
+        parts.append(grid(["a", "b", "Text", "Pairs of (a, b)", "F1, a − b", "p", "d of pairs"], known, left=3))
+    return "\n\n".join(parts)
+
+
+def _class(low: float, high: float) -> str:
+    return f"below {high:g}" if low == 0 else f"from {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+
+
+def massive(result: StudyResult) -> str:
+    """Per basis and text F1 of graphs and control with and without units of massive activations."""
+    rows = []
+    for name in result.names:
+        for text in TEXTS if result.massive(name) else ():
+            found = [one.mean(name, s, text, "f1") for s in ("graph", SHUFFLED) for one in (result, result.typical)]
+            several = f"{result.massive(name)} of {sum(len(c.counted) for c in result.of(name))}"
+            rows.append([cell(title_of(name)), TEXT_TITLES[text], several, *map(estimate, found)])
+    head = ["Basis", "Text", "Units", "F1", "F1 without them", "Shuffled", "Shuffled without them"]
+    layers = "; ".join(
+        f"layer {layer} {rate(one.massive_tokens)} of tokens with {rate(one.massive_square)} of the squared distance"
+        for layer in result.layers
+        for one in result.of(result.names[0], layer)
+        if one.massive_tokens
+    )
+    return grid(head, rows, left=2) + f"\n\nMassive in the fit text: {layers}. Bases that are not listed have none."
 
 
 def beside(result: StudyResult) -> str:
@@ -190,24 +241,31 @@ def units(result: StudyResult) -> str:
             failed, twins = sum(u.failure is not None for u in one.units), len(one.units) - len(one.counted)
             rows.append([
                 cell(one.title), str(one.layer), str(one.counts["examined"]), *lost, str(len(one.units)), str(failed),
-                str(twins), rate(median(u.density for u in one.counted)),
+                str(twins), str(result.massive(name, one.layer)), rate(median(u.density for u in one.counted)),
                 number(median(u.exemplars for u in one.counted), 0),
                 number(median(u.nodes for u in one.counted if u.nodes is not None), 0),
             ])  # fmt: skip
     head = ["Basis", "Layer", "Examined", *(COUNT_TITLES[key].capitalize() for key in fates), "Explained"]
-    return grid([*head, "No graph", "Twins", "Density", "Exemplars", "Nodes"], rows)
+    return grid([*head, "No graph", "Twins", "Massive", "Density", "Exemplars", "Nodes"], rows)
 
 
 def conventions(result: StudyResult) -> list[str]:
     """The sentences without which the tables mislead."""
     p = result.protocol
     return [
-        f"{p['rule']}",
+        f"{p['rule']} The order is another one in every layer.",
         f"Graphs are fitted with the method {p['method']['name']} to at most {p['exemplars']} top windows of the fit "
         f"documents{' and the fit text' if 'text' in p['reads'] else ''}. A unit without graph is scored as one that "
         "is predicted never to fire.",
         "Shuffled: every unit is given the graph of another unit of its basis and layer, along a random circle; "
-        "nothing is fitted.",
+        "nothing is fitted, and twins stay out of it.",
+        f"Massive: positions whose activation lies more than {TYPICAL:g} times as far from the mean of the fit "
+        "documents as the median one. A unit counts as one of massive activations if at least "
+        f"{100 * MOSTLY:g} % of the fit tokens on which it fires are such; it is in all means but those said to be "
+        "without.",
+        "Spread: variance of the residual stream along what a unit reads, over the mean variance of a dimension, on "
+        "fit tokens that are not massive; 1 on average over random directions. Neurons read another place and have "
+        "none.",
         f"Matched: one to one, at most {p['caliper']:g} decades of density and {p['exemplar_caliper']} exemplars "
         "apart; of all pairings with the most pairs the closest. Exemplars: fit windows with a firing token, of those "
         f"the graph is fitted to. Below {LEAST} pairs no interval is given.",

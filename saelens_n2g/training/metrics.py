@@ -141,7 +141,10 @@ class _Unexplained:
 
 
 def typical_limit(rows: Rows, centre: Float[Tensor, "d"]) -> float:
-    """The largest distance from `centre` at which a row is still typical."""
+    """The largest distance from `centre` at which a row is still typical.
+
+    What lies beyond are massive activations (Sun et al. 2024).
+    """
     distances = [torch.linalg.vector_norm(chunk.cpu() - centre, dim=1) for chunk in chunks(rows)]
     return TYPICAL * torch.cat(distances).median().item()
 
