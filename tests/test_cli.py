@@ -456,9 +456,10 @@ def test_ioi_of_a_sweep_goes_on_where_it_stopped(run, basics, tmp_path):
     found = json.loads((report / "results.json").read_text())
     assert found["site"] == "1.resid_post", "the middle of three layers"
     assert [one["name"] for one in found["bases"]] == ["alpha0.003", "alpha0.03", "PCA, signed", "PCA, non-negative"]
-    assert found["performance"]["texts"] == 6
+    assert found["performance"]["texts"] == 12
     assert found["valid"] is (found["performance"]["preferred"] >= 0.75)
-    assert [one["everything"]["closed"] for one in found["bases"][2:]] == pytest.approx([1, 1], abs=1e-3)
+    whole = [one["everything"]["closed"]["held_out"]["mean"] for one in found["bases"][2:]]
+    assert whole == pytest.approx([1, 1], abs=1e-3)
     for known in found["provenance"]["dictionaries"].values():
         assert {"cfg.json", "sae_weights.safetensors"} <= known["sha256"].keys()
     assert ran.out.startswith("The subject prefers the indirect object in ")
