@@ -24,7 +24,7 @@ def ioi(
         typer.Option(help="A dictionary, hf:OWNER/REPO/PATH, or the folder of a sweep; may be repeated."),
     ] = None,
     prompts: Annotated[int, typer.Option(help="Prompts, each with its counterfactual.")] = 12,
-    runs: Annotated[int, typer.Option(help="Forward passes for the ACDC curve of each basis, at most.")] = 210,
+    runs: Annotated[int, typer.Option(help="Forward passes for the ACDC curve of each basis, at most.")] = 120,
     exact: Annotated[
         bool, typer.Option("--exact", help="ACDC as the authors have it: one by one, 50 thresholds; hours on a CPU.")
     ] = False,
