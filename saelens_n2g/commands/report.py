@@ -48,6 +48,8 @@ SMALL: Sizes = {
 """To try it out: minutes, and nothing that may be concluded from."""
 SHARES = (0.0, 1 / 30, 0.1, 0.2, 0.4, 2 / 3)
 """How deep the layers are that bases are compared at, where none are named."""
+USUAL = {"device": "auto", "dtype": "float32", "bos": "auto"}
+"""What commands do where nothing is said, left out of those that the report shows."""
 
 Run = Callable[[Sequence[str]], None]
 """Does what `saelens-n2g` does with these arguments. Raises as its commands do."""
@@ -157,7 +159,8 @@ def plan(
         compiled(pattern)
     sizes = SMALL if small else FULL
     spread, (early, late) = _layers(layers, at, model, revision)
-    shared = _flags({"model": model, "revision": revision, **common})
+    told = {name: value for name, value in common.items() if value != USUAL.get(name)}
+    shared = _flags({"model": model, "revision": revision, **told})
     sites = [f"{layer}.resid_post" for layer in (early, late)]
     trained = _names(sizes["dictionaries"])
     places = [str(out / "dictionaries" / f"{site}-{name}" / "sae") for site in sites for name in (trained[-1],)]
@@ -229,5 +232,6 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
 
 def _command(out: Path, *, parts: str, **options: Any) -> str:
     """What makes the whole report again; options at their defaults are left out."""
-    given = {"parts": None if parts == ",".join(PARTS) else parts, **options}
+    told = {name: value for name, value in options.items() if value != USUAL.get(name)}
+    given = {"parts": None if parts == ",".join(PARTS) else parts, **told}
     return shlex.join(["saelens-n2g", "report", *_flags(given), "--out", str(out)])
