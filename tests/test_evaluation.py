@@ -25,7 +25,7 @@ from saelens_n2g.training.metrics import (
     feature_density,
     reconstruction,
 )
-from saelens_n2g.training.references import matched_share, mmcs, mmcs_table, pca_curve
+from saelens_n2g.training.references import chance_mmcs, matched_share, mmcs, mmcs_table, pca_curve
 from saelens_n2g.training.rows import as_rows
 
 SITE = Site(1, "resid_post")
@@ -440,6 +440,16 @@ def test_pca_curve_is_what_singular_vectors_leave():
             pca_curve(fit, [k])
     with pytest.raises(InputError, match="width 6 as the fit rows, found width 4"):
         pca_curve(fit, [1], draw(20, 4))
+
+
+@pytest.mark.parametrize(("features", "d"), [(1, 2), (5, 3), (40, 16)])
+def test_chance_is_what_random_dictionaries_have(features, d):
+    draws = torch.nn.functional.normalize(draw(4000, d), dim=1) @ torch.tensor([1.0, *[0.0] * (d - 1)])
+    largest = draws[: 4000 // features * features].view(-1, features).amax(1)
+    error = 4 * largest.std().item() / len(largest) ** 0.5
+    assert chance_mmcs(features, d) == pytest.approx(largest.mean().item(), abs=error)
+    with pytest.raises(InputError, match="two dimensions"):
+        chance_mmcs(features, 1)
 
 
 def test_pca_on_typical_rows_leaves_out_the_far_ones():

@@ -157,7 +157,13 @@ def sweep_folder(folder: Path, **changes) -> Path:
         ],
         "pca": {"1.resid_post": [[1, 0.1], [100, 0.0]]},
         "pca_typical": {"1.resid_post": [[1, 0.9], [10, 0.4], [100, 0.3]]},
-        "mmcs": {"1.resid_post": {"names": ["a", "b", "c"], "values": [[1, 0.9, 0.8], [0.9, 1, 0.1], [0.8, 0.1, 1]]}},
+        "mmcs": {
+            "1.resid_post": {
+                "names": ["a", "b", "c"],
+                "values": [[1, 0.9, 0.8], [0.9, 1, 0.1], [0.8, 0.1, 1]],
+                "chance": 0.07,
+            }
+        },
         "provenance": {"subject": {"model": "tiny"}},
         **changes,
     }
@@ -175,8 +181,8 @@ def test_what_a_sweep_says_follows_from_its_numbers(tmp_path):
     assert "1 of 3 rebuild them better than as many principal components do" in first, "0.25 < 0.378; 0.5 and 0.45 not"
     assert "0.0 to 7.0 % of the features are dead." in second
     assert "other seed, same settings" in seeds
-    assert "a cosine of 0.90 on average (0.90 to 0.90 over 1 pairs)" in seeds
-    assert "0.80 on average" in sizes, "of a and c; b and c differ in the seed too"
+    assert "a cosine of 0.90 on average (0.90 over 1 pair; chance: 0.07)" in seeds
+    assert "0.10 on average" in sizes, "of b and c; a and c begin with the same rows"
     assert [f.path.name for f in found.figures] == ["frontier-1.resid_post"], "those that are there"
     assert found.tables[0][1].startswith("| Site |")
 

@@ -35,6 +35,8 @@ class Chapter:
     """What makes it again."""
     said: tuple[str, ...]
     """Sentences in Markdown, the most important one first."""
+    short: int = 1
+    """How many of them stand in the summary's first section."""
     limits: tuple[str, ...]
     """What may not be concluded."""
     tables: tuple[tuple[str, str], ...]

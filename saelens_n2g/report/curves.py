@@ -89,18 +89,19 @@ def _score(point: Mapping[str, Any]) -> float | None:
 
 
 def _alike(known: Mapping[str, Any], points: Sequence[Mapping[str, Any]], site: str) -> Iterator[str]:
-    """How alike dictionaries are that differ in nothing but the seed, or nothing but the size."""
+    """How alike dictionaries of different seeds are, which begin with nothing in common: all else equal, or the size
+    another too."""
     at = {name: place for place, name in enumerate(known["names"])}
-    titles = {"seed": "other seed, same settings", "expansion": "other size, same settings and seed"}
-    for field, title in titles.items():
+    titles = {("seed",): "other seed, same settings", ("expansion", "seed"): "other seed, other size"}
+    for fields, title in titles.items():
         values = [
             known["values"][at[a["name"]]][at[b["name"]]]
             for a, b in combinations(points, 2)
-            if {k for k in a["training"] if a["training"][k] != b["training"][k]} == {field}
+            if sorted(k for k in a["training"] if a["training"][k] != b["training"][k]) == list(fields)
         ]
         if values:
-            mean = sum(values) / len(values)
+            mean, pairs = sum(values) / len(values), f"{len(values)} pair{'s' * (len(values) > 1)}"
             yield (
-                f"{site}: {title}: a feature's nearest neighbour has a cosine of {mean:.2f} on average "
-                f"({min(values):.2f} to {max(values):.2f} over {len(values)} pairs)."
+                f"{site}: {title}: a feature's nearest neighbour in the other dictionary has a cosine of {mean:.2f} on "
+                f"average ({_range(values, '.2f')} over {pairs}; chance: {known['chance']:.2f})."
             )

@@ -33,6 +33,7 @@ def of_study(folder: Path, command: str) -> Chapter:
         title="Bases side by side",
         question="Are features easier to explain than neurons?",
         command=command,
+        short=3,
         said=(*conclusions(result), *(same_size(one) for one in result.equal_sizes)),
         limits=tuple(limits(result)),
         tables=(
@@ -114,6 +115,7 @@ def of_ioi(folder: Path, command: str) -> Chapter:
         question="How few features must change for the model to change its answer?",
         command=command,
         said=said,
+        short=len(said),
         limits=(
             "A set of few features is what suffices on such prompts, not what the model uses on other text.",
             "Intervals cover prompts of this one kind, not other dictionaries, layers or tasks.",

@@ -41,7 +41,7 @@ def figure_name(chapter: Chapter, name: str) -> str:
 
 
 def _first(chapters: Sequence[Chapter]) -> list[str]:
-    return [f"**{cell(one.title)}.** {one.said[0]}" for one in chapters if one.said]
+    return [f"**{cell(one.title)}.** {' '.join(one.said[: one.short])}" for one in chapters if one.said]
 
 
 def _bullets(lines: Sequence[str]) -> str:

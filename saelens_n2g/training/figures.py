@@ -171,8 +171,10 @@ def density_figure(densities: Mapping[str, FeatureDensity], kind: Kind, *, title
             _frame(axes, f"{label}   {total:,} features, {density.never:,} never fire".strip())
             axes.set_xlim(1.2 * low, 0.05)
             _density_bars(axes, density, 1.1 * low, COLOURS[place % 6])
-        ticks = range(low, 1)
-        panels[-1].set_xticks([1.1 * low, *ticks], ["never", *(_power(t) for t in ticks)])
+        ticks = {float(tick): _power(tick) for tick in range(low, 1)}
+        if low >= -2:
+            ticks |= {math.log10(share): f"{share:g}" for share in (0.02, 0.05, 0.2, 0.5) if math.log10(share) > low}
+        panels[-1].set_xticks([1.1 * low, *ticks], ["never", *ticks.values()])
         panels[-1].set_xlabel("share of activations on which a feature fires")
         _heading(figure, title)
         height = figure.get_figheight()

@@ -113,6 +113,21 @@ def mmcs_table(dictionaries: Sequence[Dictionary], *, features: int = TABLE_FEAT
     return table
 
 
+def chance_mmcs(features: int, d: int) -> float:
+    """`mmcs` to be expected of a direction and a dictionary of `features` random ones in `d` dimensions.
+
+    The mean of the largest of as many cosines, of which (1 + cos) / 2 has a beta distribution with both parameters
+    (d - 1) / 2. Raises `InputError` for no feature or less than two dimensions.
+    """
+    from scipy.special import betainc
+
+    if features < 1 or d < 2:
+        raise InputError("random dictionary", "at least one feature and two dimensions", f"{features} and {d}")
+    grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
+    below = torch.from_numpy(betainc((d - 1) / 2, (d - 1) / 2, ((1 + grid) / 2).numpy())) ** features
+    return 1.0 - float(torch.trapezoid(below, grid))
+
+
 @torch.no_grad()
 def matched_share(one: Dictionary, other: Dictionary, at: float = 0.9) -> float:
     """Share of the smaller dictionary's features whose partner in the best matching has a cosine above `at`.

@@ -23,7 +23,7 @@ from saelens_n2g.training.figures import (
 )
 from saelens_n2g.training.loop import TrainingResult
 from saelens_n2g.training.metrics import FeatureDensity, feature_density
-from saelens_n2g.training.references import TABLE_FEATURES, mmcs_table
+from saelens_n2g.training.references import TABLE_FEATURES, chance_mmcs, mmcs_table
 
 FORMAT, VERSION = "saelens-n2g/sweep", 1
 SWEEP = "sweep.json"
@@ -41,7 +41,9 @@ NOTE = (
 )
 MMCS_NOTE = (
     "Mean over the features of the smaller dictionary (of equal ones the one named first) of the largest cosine to a "
-    f"feature of the other; at most {TABLE_FEATURES:,} features of it, evenly spaced.\n"
+    f"feature of the other; at most {TABLE_FEATURES:,} features of it, evenly spaced. Dictionaries of one seed begin "
+    "with the same rows, whatever their size and alpha: only those of different seeds tell whether features are found "
+    "again. Chance: what a dictionary of as many random directions as the largest has with another.\n"
 )
 
 
@@ -102,10 +104,16 @@ def write_comparison(
         "points": [point.as_json() for point in points],
         "pca": {str(site): known.fvu for site, known in pca.items()},
         "pca_typical": {str(site): known.fvu_typical for site, known in pca.items()},
-        "mmcs": {str(site): {"names": names, "values": values} for site, (names, values) in likeness.items()},
+        "mmcs": {
+            str(site): {"names": names, "values": values, "chance": _chance(points, site)}
+            for site, (names, values) in likeness.items()
+        },
         "provenance": dict(provenance),
     }
-    tables = [f"Mean max cosine similarity at {site}\n\n{_square(*found)}" for site, found in likeness.items()]
+    tables = [
+        f"Mean max cosine similarity at {site} (chance: {_chance(points, site):.3f})\n\n{_square(*found)}"
+        for site, found in likeness.items()
+    ]
     write_text(folder / "sweep.md", "\n".join([table(points, pca), *tables, MMCS_NOTE]))
     for site, known in pca.items():
         if panels := _panels([point for point in points if point.site == site], known):
@@ -135,6 +143,12 @@ def _likeness(points: Sequence[Point], site: Site) -> tuple[list[str], list[list
     """Names of the dictionaries at a site, and how alike any two are."""
     there = [point for point in points if point.site == site]
     return [point.name for point in there], mmcs_table([point.result.dictionary for point in there])
+
+
+def _chance(points: Sequence[Point], site: Site) -> float:
+    """Similarity to be expected of the largest dictionary at a site if its directions were random."""
+    largest = max((p.result.dictionary for p in points if p.site == site), key=lambda one: one.d_sae)
+    return chance_mmcs(largest.d_sae, largest.d_in)
 
 
 def _square(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
