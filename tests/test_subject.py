@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 import torch
 
-from saelens_n2g.booting import find_device
+from saelens_n2g.booting import depth_of, find_device
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.masked_lm import TextModel
 from saelens_n2g.graphs.oracle import ActivationModel
@@ -418,6 +418,20 @@ class TestEditedActivations:
         ):
             with pytest.raises(InputError, match=message):
                 subjects["gpt2"].edited_activations(IDS, site, torch.zeros_like, others)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_depth_is_read_off_the_configuration(folders, architecture, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(folders / architecture, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert depth_of(str(bare)) == LAYERS, "no weights are needed"
+
+
+def test_depth_of_what_is_no_model(tmp_path):
+    with pytest.raises(InputError, match="model 'no/such-model'"):
+        depth_of("no/such-model")
+    with pytest.raises(InputError, match=r"config\.json"):
+        depth_of(str(tmp_path))
 
 
 class TestDirectEffect:
