@@ -13,7 +13,7 @@ from saelens_n2g.jobs.artefacts import write_json, write_text
 from saelens_n2g.progress import Silent
 from saelens_n2g.report.chapters import Chapter, Figure, read_text
 from saelens_n2g.report.curves import of_sweep
-from saelens_n2g.report.page import page, rendered
+from saelens_n2g.report.page import page_of, rendered
 from saelens_n2g.report.summary import summary
 from saelens_n2g.report.write import write_report
 
@@ -49,7 +49,9 @@ def chapter(folder: Path, name: str = "bases", **changes) -> Chapter:
 def test_markdown_becomes_a_page_with_its_figures_inside(tmp_path):
     (tmp_path / "f1.svg").write_bytes(SVG)
     text = "# Title\n\n**A heading**\n\n**Bold** words\n\n| a |\n| ---: |\n| 1 |\n\n![seen & said](f1.svg)"
-    made = page(text, "T", lambda name: tmp_path / name, links=[("index.html", "Summary")], provenance='{"a": "<b>"}')
+    made = page_of(
+        text, "T", lambda name: tmp_path / name, links=[("index.html", "Summary")], provenance='{"a": "<b>"}'
+    )
     assert "<h3>A heading</h3>" in made
     assert "<p><strong>Bold</strong> words</p>" in made, "only a paragraph that is all bold is a heading"
     assert '<div class="scroll"><table>' in made

@@ -6,15 +6,10 @@ allows no request at all and no script but the page's own. All text of models an
 direction characters in it are shown by name.
 """
 
-import base64
-import hashlib
-import html
 import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from saelens_n2g.comparison import figure
@@ -43,8 +38,8 @@ from saelens_n2g.comparison.table import (
 )
 from saelens_n2g.figures import INK, MUTED, RULE
 from saelens_n2g.jobs.artefacts import canonical_json, write_text
+from saelens_n2g.pages import escaped, page, visible
 
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _DICTIONARY = {
     "d_sae": "features",
     "d_in": "input width",
@@ -64,42 +59,26 @@ def write_page(result: ComparisonResult, folder: Path) -> Path:
     Reads `folder / unit.svg_file` for every unit. Raises `ArtefactError` naming the file if one is missing, is not
     a whole SVG or holds a script or a reference to another file, `InputError` if `folder` cannot be written.
     """
-    room = files("saelens_n2g.comparison")
-    template = (room / "page.html").read_text(encoding="utf-8")
-    script = template[template.index("<script>") + len("<script>") : template.index("</script>")]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [_basis(result, place, folder) for place in range(len(result.bases))]
-    page = Template(template).substitute(
-        title=_title(result),
-        lead=_lead(result),
-        style=(room / "page.css").read_text(encoding="utf-8"),
-        script_hash=f"sha256-{digest}",
-        nav="".join(f'<a href="#basis-{i}">{_text(basis.title)}</a>' for i, basis in enumerate(result.bases)),
-        absent=ABSENT,
-        headline=_headline(result),
-        figure_wide=_figure(result, narrow=False),
-        figure_narrow=_figure(result, narrow=True),
-        rivals=_rivals(result),
-        rival=rival_words(result),
-        conventions="".join(f"<li>{_text(line)}</li>" for line in conventions(result)),
-        fates=_fates(result),
-        shapes=_shapes(result),
-        setting=_setting(result),
-        bases="".join(sections),
-        provenance=_text(canonical_json(dict(result.provenance))),
-    )
+    values = {
+        "lead": _lead(result),
+        "nav": "".join(f'<a href="#basis-{i}">{escaped(basis.title)}</a>' for i, basis in enumerate(result.bases)),
+        "absent": ABSENT,
+        "headline": _headline(result),
+        "figure_wide": _figure(result, narrow=False),
+        "figure_narrow": _figure(result, narrow=True),
+        "rivals": _rivals(result),
+        "rival": rival_words(result),
+        "conventions": "".join(f"<li>{escaped(line)}</li>" for line in conventions(result)),
+        "fates": _fates(result),
+        "shapes": _shapes(result),
+        "setting": _setting(result),
+        "bases": "".join(sections),
+        "provenance": escaped(canonical_json(dict(result.provenance))),
+    }
     path = folder / "index.html"
-    write_text(path, page)
+    write_text(path, page("comparison", _title(result), values))
     return path
-
-
-def visible(text: str) -> str:
-    """`text` with control, direction and lone surrogate characters shown by code point; newline and tab stay."""
-    return _HIDDEN.sub(lambda match: f"⟨{ord(match[0]):02X}⟩", text)
-
-
-def _text(text: str) -> str:
-    return html.escape(visible(text))
 
 
 def _title(result: ComparisonResult) -> str:
@@ -147,7 +126,7 @@ def _estimate(summary: Summary) -> str:
 
 
 def _row_head(basis: BasisResult, place: int) -> str:
-    return f'<th scope="row"><a href="#basis-{place}">{_text(basis.title)}</a></th>'
+    return f'<th scope="row"><a href="#basis-{place}">{escaped(basis.title)}</a></th>'
 
 
 def _headline(result: ComparisonResult) -> str:
@@ -217,11 +196,11 @@ def _fates(result: ComparisonResult) -> str:
         density = rate(median(unit.density for unit in basis.units))
         cells = _cells([f"{basis.n_features:,}", *counts, density])
         bar = f'<td><div class="fate" aria-hidden="true">{bar}</div></td>'
-        rows.append(f"{_row_head(basis, place)}<td class='text'>{_text(basis.site)}</td>{bar}{cells}")
-    words = [_text(words.capitalize()) for _, words in keys]
+        rows.append(f"{_row_head(basis, place)}<td class='text'>{escaped(basis.site)}</td>{bar}{cells}")
+    words = [escaped(words.capitalize()) for _, words in keys]
     head = _heads(["Basis", "Site", "", "Units", "Examined", *words, "Median<br>density"])
     head = head.replace('<th scope="col">Site', '<th scope="col" class="text">Site')
-    key = "".join(f'<li><i class="f{min(i, 6)}"></i>{_text(words)}</li>' for i, (_, words) in enumerate(keys))
+    key = "".join(f'<li><i class="f{min(i, 6)}"></i>{escaped(words)}</li>' for i, (_, words) in enumerate(keys))
     note = '<p class="note">Density: share of the fit text on which an explained unit fires.</p>'
     return _table(head, rows, "Where the examined units went") + f'<ul class="key">{key}</ul>{note}'
 
@@ -230,7 +209,7 @@ def _shapes(result: ComparisonResult) -> str:
     """How many behaviours the graphs show."""
     rows = [_row_head(basis, place) + _cells(shape_row(basis)) for place, basis in enumerate(result.bases)]
     table = _table(_heads(["Basis", *SHAPE_HEAD]), rows, "Sub-graphs by basis")
-    return f'{table}<p class="note">{_text(SHAPE_NOTE)}</p>'
+    return f'{table}<p class="note">{escaped(SHAPE_NOTE)}</p>'
 
 
 def _plain(value: Any) -> str:
@@ -241,7 +220,7 @@ def _plain(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return _text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
+    return escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def _setting(result: ComparisonResult) -> str:
@@ -251,10 +230,10 @@ def _setting(result: ComparisonResult) -> str:
         known = [k for k in _DICTIONARY if k in result.dictionary]
         keys = known + sorted(k for k in result.dictionary if k not in _DICTIONARY)
         named = ((_DICTIONARY.get(key, key.replace("_", " ")), _plain(result.dictionary[key])) for key in keys)
-        facts = "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in named)
+        facts = "".join(f"<div><dt>{escaped(name)}</dt><dd>{value}</dd></div>" for name, value in named)
         parts.append(f'<h3 id="dictionary">The dictionary</h3><dl class="facts">{facts}</dl>')
     rules = "".join(
-        f"<dt>{_text(k.replace('_', ' '))}</dt><dd>{_plain(v)}</dd>" for k, v in sorted(result.protocol.items())
+        f"<dt>{escaped(k.replace('_', ' '))}</dt><dd>{_plain(v)}</dd>" for k, v in sorted(result.protocol.items())
     )
     return "".join(parts) + f'<h3>Protocol</h3><dl class="rules">{rules}</dl>'
 
@@ -262,12 +241,14 @@ def _setting(result: ComparisonResult) -> str:
 def _basis(result: ComparisonResult, place: int, folder: Path) -> str:
     """The section of one basis: its rules, its units, and those that could not be explained."""
     basis = result.bases[place]
-    where = ", ".join(f"{n} {_text(words)}" for _, words, n in fates(basis) if n)
+    where = ", ".join(f"{n} {escaped(words)}" for _, words, n in fates(basis) if n)
     intro = (
-        f'<p class="prose">{_text(basis.site)}, {basis.n_features:,} units. Negative values: {_text(basis.signs)}. '
+        f'<p class="prose">{escaped(basis.site)}, {basis.n_features:,} units. Negative values: {escaped(basis.signs)}. '
         f"Of {basis.counts.get('examined', 0)} examined: {where or 'none'}.</p>"
     )
-    failures = "".join(f"<li><b>{_text(name)}</b>: {_text(why)}</li>" for name, why in sorted(basis.failures.items()))
+    failures = "".join(
+        f"<li><b>{escaped(name)}</b>: {escaped(why)}</li>" for name, why in sorted(basis.failures.items())
+    )
     if failures:
         failures = (
             f'<details class="plain"><summary>{len(basis.failures)} failed</summary><ul>{failures}</ul></details>'
@@ -275,7 +256,7 @@ def _basis(result: ComparisonResult, place: int, folder: Path) -> str:
     threshold = float(result.protocol.get("firing_threshold", 0.5))
     units = "".join(_unit(unit, place, threshold, folder) for unit in basis.units)
     body = _browser(basis, units) if units else '<p class="note">No unit of this basis could be explained.</p>'
-    return f'<section id="basis-{place}"><h2>{_text(basis.title)}</h2>{intro}{body}{failures}</section>\n'
+    return f'<section id="basis-{place}"><h2>{escaped(basis.title)}</h2>{intro}{body}{failures}</section>\n'
 
 
 def _browser(basis: BasisResult, units: str) -> str:
@@ -285,7 +266,7 @@ def _browser(basis: BasisResult, units: str) -> str:
     ]
     return (
         '<div class="browser"><div class="tools" hidden><label>Find <input type="search" '
-        f'placeholder="token or unit" aria-label="Find units of {_text(basis.title)}"></label>'
+        f'placeholder="token or unit" aria-label="Find units of {escaped(basis.title)}"></label>'
         f"<output>{len(basis.units)} units in order of sampling; open one for its graph</output></div>"
         f'<div class="head" role="group" aria-label="Sort by">{buttons[0]}<span>strongest path</span>'
         f'{"".join(buttons[1:])}</div><ol class="units">{units}</ol></div>'
@@ -303,7 +284,7 @@ def _unit(unit: UnitResult, place: int, threshold: float, folder: Path) -> str:
         f"<span{bar}><span class='k'>{name} </span>{text}</span>"
         for name, text, bar in zip(_COLUMNS[1:], shown, bars, strict=True)
     )
-    path = _text(unit.text.split("\n", 1)[0])
+    path = escaped(unit.text.split("\n", 1)[0])
     return (
         f'<li data-values="{keys}"><details class="unit" id="unit-{place}-{unit.index}"><summary class="row">'
         f'<b>{unit.index}</b><code title="{path}">{path}</code>{cells}</summary>'
@@ -325,16 +306,16 @@ def _inside(unit: UnitResult, place: int, threshold: float, folder: Path) -> str
     groups = "".join(f'<th colspan="3" class="from">{TEXT_TITLES[text]}</th>' for text in TEXTS)
     head = f"<tr><th></th>{groups}</tr>" + _heads(["", *(2 * ["Precision", "Recall", "F1"])], (1, 4))
     facts = (
-        f"{_text(unit.name)}: maximum activation {unit.max_activation:.4g}; fires on {unit.fit_firing:,} fit and "
+        f"{escaped(unit.name)}: maximum activation {unit.max_activation:.4g}; fires on {unit.fit_firing:,} fit and "
         f"{unit.test_firing:,} test tokens; above zero on {rate(unit.active)} of the fit text; {unit.nodes} nodes, "
         f"{unit.paths} paths, {_behaviours(unit)}. "
-        f'Graph file: {_text(unit.graph_file)}. <a href="#unit-{place}-{unit.index}">Link here</a>'
+        f'Graph file: {escaped(unit.graph_file)}. <a href="#unit-{place}-{unit.index}">Link here</a>'
     )
     return (
         f'<div class="graph" role="region" tabindex="0" aria-label="Graph of unit {unit.index}">'
         f"{read_svg(folder / unit.svg_file)}</div>"
         f'<div class="pair"><div><h4>Paths: predicted share of the maximum, examples</h4>'
-        f'<pre class="paths" tabindex="0">{_text(unit.text)}</pre></div>'
+        f'<pre class="paths" tabindex="0">{escaped(unit.text)}</pre></div>'
         f"<div><h4>Scores</h4>{_table(head, rows, f'Scores of unit {unit.index}')}</div></div>"
         f"<div><h4>Held-out top windows</h4>{_exemplars(unit, threshold)}</div>"
         f'<p class="unit-facts">{facts}</p>'
@@ -346,7 +327,7 @@ def _behaviours(unit: UnitResult) -> str:
     found = unit.structure
     named = ", ".join(repr(core.text) for core in found.cores[:3])
     cores = f" (core tokens {named}{' and others' if len(found.cores) > 3 else ''})" if named else ""
-    return _text(f"{found.n_subgraphs} sub-graph{'' if found.n_subgraphs == 1 else 's'}{cores}")
+    return escaped(f"{found.n_subgraphs} sub-graph{'' if found.n_subgraphs == 1 else 's'}{cores}")
 
 
 def _exemplars(unit: UnitResult, threshold: float) -> str:

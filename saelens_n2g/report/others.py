@@ -19,6 +19,7 @@ STUDY_FIGURES = {
     "differences": "Differences of F1 between bases, units matched for density and exemplars, with 95 % intervals.",
     "f1_by_density": "F1 of each unit's graph against how often the unit fires.",
     "f1_by_size": "F1 of each unit's graph against the number of its nodes.",
+    "f1_by_spread": "F1 of each unit's graph against how much the residual stream varies along what the unit reads.",
     "interpretability": "Interpretability score of Cunningham et al. by basis and kind of fragments.",
     "nonzero": "Graphs from random non-zero activations (Gao et al.): recall and precision.",
 }

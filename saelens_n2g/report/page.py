@@ -4,15 +4,11 @@ Figures are put into the page. Text of models and corpora is escaped: HTML in Ma
 security policy allows nothing but styles and figures of the page's own.
 """
 
-import base64
-import html
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
-from saelens_n2g.errors import ArtefactError
+from saelens_n2g.pages import escaped, inlined, page
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -21,26 +17,25 @@ FigureOf = Callable[[str], Path]
 """Where the figure lies that Markdown names."""
 
 
-def page(
-    text: str, title: str, figure: FigureOf, *, links: Sequence[tuple[str, str]] = (), provenance: str = ""
+def page_of(
+    markdown: str, title: str, figure: FigureOf, *, links: Sequence[tuple[str, str]] = (), provenance: str = ""
 ) -> str:
-    """A page of Markdown `text`.
+    """A page of Markdown.
 
     figure: from a name in the text to an SVG file. links: targets and titles for the top of the page. provenance: JSON
     for its end. Raises `ArtefactError` for a figure that is not there.
     """
-    template = (files("saelens_n2g.report") / "page.html").read_text(encoding="utf-8")
-    said = f"<pre>{html.escape(provenance)}</pre>"
+    said = f"<pre>{escaped(provenance)}</pre>"
     fold = f"<details><summary>Everything needed to make this again (JSON)</summary>{said}</details>"
-    return Template(template).substitute(
-        title=html.escape(title),
-        nav="".join(f'<a href="{html.escape(to)}">{html.escape(name)}</a>' for to, name in links),
-        body=rendered(text, figure),
-        provenance=fold if provenance else "",
-    )
+    values = {
+        "nav": "".join(f'<a href="{escaped(to)}">{escaped(name)}</a>' for to, name in links),
+        "body": rendered(markdown, figure),
+        "provenance": fold if provenance else "",
+    }
+    return page("report", title, values)
 
 
-def rendered(text: str, figure: FigureOf) -> str:
+def rendered(markdown: str, figure: FigureOf) -> str:
     """Markdown as HTML: tables scroll, a paragraph that is all bold is a heading, figures are put in."""
     from markdown_it import MarkdownIt
     from markdown_it.renderer import RendererHTML
@@ -50,22 +45,13 @@ def rendered(text: str, figure: FigureOf) -> str:
 
         def image(self, tokens: Sequence["Token"], idx: int, options: Any, env: Any) -> str:
             """An image as the file itself."""
-            said = html.escape(self.renderInlineAsText(tokens[idx].children, options, env))
+            said = escaped(self.renderInlineAsText(tokens[idx].children, options, env))
             source = inlined(figure(str(tokens[idx].attrs["src"])))
             return f'<img alt="{said}" src="{source}"><figcaption>{said}</figcaption>'
 
     reader = MarkdownIt("commonmark", {"html": False}, renderer_cls=Renderer).enable("table")
-    made = str(reader.renderer.render(_figures(_headings(reader.parse(text))), reader.options, {}))
+    made = str(reader.renderer.render(_figures(_headings(reader.parse(markdown))), reader.options, {}))
     return made.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-
-
-def inlined(path: Path) -> str:
-    """An SVG file as a data URI. Raises `ArtefactError` if it is not there."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"figure {path}", "an SVG file", str(error.strerror or error)) from error
-    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
 
 
 def _headings(tokens: list["Token"]) -> list["Token"]:

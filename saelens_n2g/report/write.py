@@ -13,7 +13,7 @@ from pathlib import Path
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import canonical_json, publishing, write_text
 from saelens_n2g.report.chapters import Chapter
-from saelens_n2g.report.page import page
+from saelens_n2g.report.page import page_of
 from saelens_n2g.report.summary import figure_name, summary, title_of
 
 
@@ -39,11 +39,11 @@ def write_report(
                 _copy(chapter.units, work / f"units-{chapter.name}.html")
             said, about = f"{chapter.title} – {title}", canonical_json(dict(chapter.provenance))
             body = f"# {chapter.title}\n\n{chapter.text}"
-            own = page(body, said, partial(_inside, chapter.folder), links=links, provenance=about)
+            own = page_of(body, said, partial(_inside, chapter.folder), links=links, provenance=about)
             write_text(work / f"{chapter.name}.html", own)
         write_text(work / "report.md", text)
         about = canonical_json({chapter.name: dict(chapter.provenance) for chapter in chapters})
-        write_text(work / "index.html", page(text, title, partial(_inside, work), links=links, provenance=about))
+        write_text(work / "index.html", page_of(text, title, partial(_inside, work), links=links, provenance=about))
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -4,17 +4,12 @@ No server and no network: a content security policy allows no request but for th
 page's own. All text of models and corpora is escaped.
 """
 
-import base64
-import hashlib
-import html
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from saelens_n2g.comparison.page import visible
 from saelens_n2g.comparison.table import ABSENT
 from saelens_n2g.jobs.artefacts import canonical_json, write_text
+from saelens_n2g.pages import escaped, inlined, page
 from saelens_n2g.study.cell import title_of
 from saelens_n2g.study.conclusions import conclusions, limits
 from saelens_n2g.study.config import SHUFFLED
@@ -36,39 +31,31 @@ def write_page(result: StudyResult, folder: Path, figures: Sequence[str]) -> Pat
 
     Raises `InputError` if it cannot be written.
     """
-    template = (files("saelens_n2g.study") / "page.html").read_text(encoding="utf-8")
-    script = template[template.index("<script>") + len("<script>") : template.index("</script>")]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     units = sum(len(cell.units) for cell in result.cells)
-    page = Template(template).substitute(
-        script_hash=f"sha256-{digest}",
-        title=_text(headline(result)),
-        lead=_text(f"{units} units in {len(result.names)} bases and {len(result.layers)} layers, one protocol."),
-        conclusions=_items(conclusions(result)),
-        limits=_items(limits(result)),
-        figures="\n".join(_figure(folder, name) for name in figures),
-        bases="".join(f'<option value="{_text(name)}">{_text(title_of(name))}</option>' for name in result.names),
-        layers="".join(f'<option value="{layer}">{layer}</option>' for layer in result.layers),
-        head="".join(f'<th{_word(words)}><button type="button">{head}</button></th>' for head, words in HEADS),
-        rows="\n".join(_row(cell, unit) for cell in result.cells for unit in cell.units),
-        provenance=_text(canonical_json(dict(result.provenance))),
-    )
+    values = {
+        "lead": escaped(f"{units} units in {len(result.names)} bases and {len(result.layers)} layers, one protocol."),
+        "conclusions": _items(conclusions(result)),
+        "limits": _items(limits(result)),
+        "figures": "\n".join(_figure(folder, name) for name in figures),
+        "bases": "".join(
+            f'<option value="{escaped(name)}">{escaped(title_of(name))}</option>' for name in result.names
+        ),
+        "layers": "".join(f'<option value="{layer}">{layer}</option>' for layer in result.layers),
+        "head": "".join(f'<th{_word(words)}><button type="button">{head}</button></th>' for head, words in HEADS),
+        "rows": "\n".join(_row(cell, unit) for cell in result.cells for unit in cell.units),
+        "provenance": escaped(canonical_json(dict(result.provenance))),
+    }
     path = folder / "index.html"
-    write_text(path, page)
+    write_text(path, page("study", headline(result), values))
     return path
 
 
 def _figure(folder: Path, name: str) -> str:
-    data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    return f'<figure><img alt="{name.replace("_", " ")}" src="data:image/svg+xml;base64,{data}"></figure>'
+    return f'<figure><img alt="{name.replace("_", " ")}" src="{inlined(folder / f"{name}.svg")}"></figure>'
 
 
 def _items(lines: Sequence[str]) -> str:
-    return "".join(f"<li>{_text(line)}</li>" for line in lines)
-
-
-def _text(text: str) -> str:
-    return html.escape(visible(text))
+    return "".join(f"<li>{escaped(line)}</li>" for line in lines)
 
 
 def _word(words: bool) -> str:
@@ -87,15 +74,17 @@ def _row(cell: Cell, unit: UnitRecord) -> str:
     ]  # fmt: skip
     cells = [_cell(value) for value in values]
     said = unit.failure or unit.text
-    cells[2] = f'<td class="w"><details><summary>{_text(unit.name)}</summary><pre>{_text(said)}</pre></details></td>'
+    cells[2] = (
+        f'<td class="w"><details><summary>{escaped(unit.name)}</summary><pre>{escaped(said)}</pre></details></td>'
+    )
     kind = ' class="twin"' if unit.twin else ""
-    return f'<tr{kind} data-b="{_text(cell.basis)}" data-l="{cell.layer}">{"".join(cells)}</tr>'
+    return f'<tr{kind} data-b="{escaped(cell.basis)}" data-l="{cell.layer}">{"".join(cells)}</tr>'
 
 
 def _cell(value: float | int | str | None) -> str:
     if value is None:
         return f'<td data-v="">{ABSENT}</td>'
     if isinstance(value, str):
-        return f'<td class="w">{_text(value)}</td>'
+        return f'<td class="w">{escaped(value)}</td>'
     shown = str(value) if isinstance(value, int) else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.2f}"
     return f'<td data-v="{value!r}">{shown}</td>'
