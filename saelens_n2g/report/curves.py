@@ -72,7 +72,9 @@ def _said(value: Mapping[str, Any], site: str) -> Iterator[str]:
         )
     dead = [p["test"]["dead"] / (p["test"]["dead"] + p["test"]["alive"]) for p in points]
     scores = [s for p in points if (s := _score(p)) is not None]
-    model = f"; the model keeps {_range(scores, '.3f')} of the loss that zeros would cost" if scores else ""
+    model = (
+        f"; with them in place {_range(scores, '.3f')} of the loss that zeros would cost is avoided" if scores else ""
+    )
     yield f"{site}: {_range([100 * share for share in dead], '.1f')} % of the features are dead{model}."
     yield from _alike(value["mmcs"][site], points, site)
 
