@@ -7,7 +7,8 @@
 They are read off the finished folders alone; no model is run.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +52,15 @@ class Chapter:
     units: Path | None = None
     """An HTML page with every unit."""
     provenance: Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def expecting(path: Path, what: str) -> Iterator[None]:
+    """Reads what is in a file: where a value is missing or another one, raises `ArtefactError` that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArtefactError(f"file {path}", what, repr(error)) from error
 
 
 def read_text(path: Path) -> str:

@@ -5,9 +5,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_format
-from saelens_n2g.report.chapters import Chapter, Figure, read_text
+from saelens_n2g.report.chapters import Chapter, Figure, expecting, read_text
 from saelens_n2g.sites import Site
 from saelens_n2g.training.sweep_report import FORMAT, SWEEP, VERSION, pca_at
 
@@ -26,12 +25,10 @@ LIMITS = (
 def of_sweep(folder: Path, command: str) -> Chapter:
     """The chapter of a finished sweep. Raises `ArtefactError` if there is none."""
     value = read_format(folder / SWEEP, FORMAT, VERSION)
-    try:
+    with expecting(folder / SWEEP, "points, pca and mmcs of a sweep"):
         sites = sorted(value["pca"], key=Site.parse)
         said = tuple(sentence for site in sites for sentence in _said(value, site))
         provenance = value["provenance"]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArtefactError(f"file {folder / SWEEP}", "points, pca and mmcs of a sweep", repr(error)) from error
     there = [
         Figure(folder / f"{kind}-{site}", caption.format(site=site))
         for site in sites

@@ -6,10 +6,9 @@ from typing import Any
 from saelens_n2g.causal import case_report, ioi_result
 from saelens_n2g.causal.case_report import quoted
 from saelens_n2g.causal.ioi_report import in_short
-from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_format
 from saelens_n2g.markdown import cell
-from saelens_n2g.report.chapters import Chapter, Figure, read_text
+from saelens_n2g.report.chapters import Chapter, Figure, expecting, read_text
 from saelens_n2g.study.conclusions import conclusions, limits, same_size
 from saelens_n2g.study.results import StudyResult
 from saelens_n2g.study.table import by_layer, means, scores
@@ -55,10 +54,8 @@ def of_case(folder: Path, command: str) -> Chapter:
     """The chapter of a finished case study. Raises `ArtefactError` if there is none."""
     place = folder / "case"
     value = read_format(place / "case.json", case_report.FORMAT, case_report.VERSION)
-    try:
+    with expecting(place / "case.json", "a case study"):
         said, unit = _case_said(value), str(value["unit"])
-    except (KeyError, TypeError, IndexError) as error:
-        raise ArtefactError(f"file {place / 'case.json'}", "a case study", repr(error)) from error
     return Chapter(
         name="case",
         title=f"One unit: {unit}",
@@ -106,10 +103,8 @@ def of_ioi(folder: Path, command: str) -> Chapter:
     report = folder / "report"
     value = read_format(report / "results.json", ioi_result.FORMAT, ioi_result.VERSION)
     text = read_text(report / "ioi.md")
-    try:
+    with expecting(report / "results.json", "an IOI analysis"):
         said, provenance = tuple(map(str, value["findings"])), value["provenance"]
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(f"file {report / 'results.json'}", "an IOI analysis", repr(error)) from error
     return Chapter(
         name="ioi",
         title=f"Indirect objects at {value['site']}",
