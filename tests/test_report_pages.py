@@ -234,8 +234,8 @@ def test_layers_follow_from_the_depth(monkeypatch):
         found = asked(plan(PARTS, Path("r"), model=model))
         return found["bases"]["--layers"][0], found["dictionaries"]["--layers"][0]
 
-    assert layers("embedded") == ("0,1,3,6,12,20", "1,15")
-    assert layers("gpt2") == ("0,1,2,5,8", "1,6")
+    assert layers("embedded") == ("0,1,2,3,6,12", "1,15")
+    assert layers("gpt2") == ("0,1,2,3,4,5", "1,6")
     assert layers("two") == ("0,1", "0,1")
     with pytest.raises(InputError, match="at least two layers"):
         layers("one")

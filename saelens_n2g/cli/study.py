@@ -21,7 +21,7 @@ def study(
     small: Annotated[
         bool, typer.Option("--small", help="A few minutes: three layers, few units, little text.")
     ] = False,
-    layers: Annotated[str | None, typer.Option(help="Comma-separated; 0,1,3,6,12,20 where none are given.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Comma-separated; 0,1,2,3,6,12 where none are given.")] = None,
     dictionaries: Annotated[
         str | None,
         typer.Option(help="Comma-separated ARCHITECTURE-R and expansion, or NAME=FOLDER, {layer} being the layer."),

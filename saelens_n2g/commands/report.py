@@ -46,8 +46,9 @@ SMALL: Sizes = {
     "case": {"tokens": "20000", "windows": "6"},
 }
 """To try it out: minutes, and nothing that may be concluded from."""
-SHARES = (0.0, 1 / 30, 0.1, 0.2, 0.4, 2 / 3)
-"""How deep the layers are that bases are compared at, where none are named."""
+SHARES = (0.0, 1 / 30, 1 / 15, 0.1, 0.2, 0.4)
+"""How deep the layers are that bases are compared at, where none are named. The time of a layer grows with its depth, and
+nothing is explained well behind the first third (docs/layers.md)."""
 USUAL = {"device": "auto", "dtype": "float32", "bos": "auto"}
 """What commands do where nothing is said, left out of those that the report shows."""
 
@@ -203,12 +204,19 @@ def _layers(layers: str | None, at: str | None, model: str, revision: str | None
         depth = depth_of(model, revision)
         if depth < 2:
             raise InputError(f"model {model}", "at least two layers", str(depth))
-        layers = layers or ",".join(map(str, sorted({min(round(share * depth), depth - 1) for share in SHARES})))
+        layers = layers or ",".join(map(str, _spread(depth)))
         at = at or f"{min(1, depth // 2 - 1)},{depth // 2}"
     pair = values_of(at, int)
     if len(pair) != 2 or not pair[0] < pair[1]:
         raise InputError("option at", "two layers, the earlier one first, such as 1,15", repr(at))
     return layers, (pair[0], pair[1])
+
+
+def _spread(depth: int) -> list[int]:
+    """As many layers as `SHARES`, or all there are: those nearest to the shares, then the first of the others."""
+    chosen = {min(round(share * depth), depth - 1) for share in SHARES}
+    others = [layer for layer in range(depth) if layer not in chosen]
+    return sorted([*chosen, *others[: len(SHARES) - len(chosen)]])
 
 
 def _chosen(parts: str) -> list[str]:

@@ -12,7 +12,7 @@ from saelens_n2g.study.config import TRAINING, StudyConfig, variant
 from saelens_n2g.training.config import TrainingConfig
 
 FULL: dict[str, Any] = {
-    "layers": "0,1,3,6,12,20",
+    "layers": "0,1,2,3,6,12",
     "dictionaries": "tied-R2,tied-R4,topk-R4",
     "units": 16,
     "tokens": 150_000,

@@ -57,7 +57,7 @@ class StudyConfig:
         )
     )
     """Model, text, rule of units, exemplars, method, seed. Its layer, bases, training and dictionary are not read."""
-    layers: tuple[int, ...] = (0, 1, 3, 6, 12, 20)
+    layers: tuple[int, ...] = (0, 1, 2, 3, 6, 12)
     """Which layers, in the order of the tables."""
     dictionaries: Mapping[str, TrainingConfig | str] = field(default_factory=_variants)
     """Dictionaries by name: settings of one to train, or the folder of one that is there, `{layer}` standing for the
