@@ -47,8 +47,8 @@ SMALL: Sizes = {
 }
 """To try it out: minutes, and nothing that may be concluded from."""
 SHARES = (0.0, 1 / 30, 1 / 15, 0.1, 0.2, 0.4)
-"""How deep the layers are that bases are compared at, where none are named. The time of a layer grows with its depth, and
-nothing is explained well behind the first third (docs/layers.md)."""
+"""How deep the layers are that bases are compared at, where none are named. The time of a layer grows with its depth,
+and nothing is explained well behind the first third (docs/layers.md)."""
 USUAL = {"device": "auto", "dtype": "float32", "bos": "auto"}
 """What commands do where nothing is said, left out of those that the report shows."""
 
