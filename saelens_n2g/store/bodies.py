@@ -1,0 +1,70 @@
+"""Bodies: JSON that is serialised and compressed once, when it is stored, and sent as it is.
+
+The etag is that of the JSON, not of the compressed bytes; compressed bytes depend on the version of zlib, not on the
+machine or the time.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from typing import Any, NamedTuple
+
+from saelens_n2g.errors import ArtefactError
+
+LEVEL = 6
+"""Of gzip."""
+DIGEST = 16
+"""Bytes of SHA-256 that are kept."""
+_OS = 9
+"""Byte of a gzip header that says which operating system wrote it."""
+
+
+class Body(NamedTuple):
+    """A stored body."""
+
+    data: bytes
+    """Gzipped JSON in UTF-8."""
+    etag: str
+    """32 hex digits that change when the JSON does."""
+    size: int
+    """Bytes of the JSON."""
+
+    def text(self) -> bytes:
+        """The JSON. Raises `ArtefactError` if the bytes are damaged or not those of the etag."""
+        try:
+            raw = gzip.decompress(self.data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ArtefactError(f"body {self.etag}", "whole gzip data", str(error)) from error
+        if len(raw) != self.size or digest(raw).hex() != self.etag:
+            raise ArtefactError(f"body {self.etag}", f"{self.size} bytes of that checksum", f"{len(raw)} others")
+        return raw
+
+    def json(self) -> Any:
+        """The value. Raises as `text` does."""
+        return json.loads(self.text())
+
+
+def digest(data: bytes) -> bytes:
+    """The first `DIGEST` bytes of SHA-256."""
+    return hashlib.sha256(data).digest()[:DIGEST]
+
+
+def row_digest(*values: str | int) -> bytes:
+    """Digest of a row of the small tables."""
+    return digest(serialise(list(values)))
+
+
+def serialise(value: Any) -> bytes:
+    """Compact JSON, keys sorted: equal values give equal bytes. Raises `ValueError` for NaN, infinity and half
+    characters (lone surrogates), which are no JSON or no UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return text.encode()
+
+
+def compress(raw: bytes) -> bytes:
+    """Gzip data without time or name; the same bytes for the same version of zlib."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    packed = bytearray(packer.compress(raw) + packer.flush())
+    packed[_OS] = 255  # "unknown"; zlib writes what it was built on
+    return bytes(packed)

@@ -1,0 +1,151 @@
+"""Checks: what in a store is damaged.
+
+SQLite looks at its own structure and at foreign keys; every body is unpacked and held against its checksum, every row
+of the small tables against its digest; what lists are sorted by against the body `statistics`; posting lists against
+what each unit names, and that against its graph.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from saelens_n2g.errors import ArtefactError, N2GError
+from saelens_n2g.store import postings
+from saelens_n2g.store.bodies import Body, row_digest
+from saelens_n2g.store.postings import BLOCK_BITS, EVERY, SCALE, unpack_tokens
+from saelens_n2g.store.reader import Store
+from saelens_n2g.store.schema import FIGURES, SERVICE_BITS
+from saelens_n2g.store.services import graph_of, tokens_of
+
+MOST = 50
+"""Findings after which no more are looked for."""
+_ROWS = {
+    "models": "name, n_layers, config, provenance",
+    "bases": "model_id, name, kind, title, facts",
+    "layers": "basis_id, layer, width, identity, provenance",
+    "sources": "checksum, name, kind, provenance, total",
+}
+"""What the digest of a row is over, as the writer has it."""
+_FAULTS = (ArtefactError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+def verify(store: Store) -> list[str]:
+    """What is damaged, a line each; empty if all is well."""
+    found: list[str] = []
+    for check in (_structure, _small_rows, _layer_bodies, _units, _postings):
+        found += _some(check, store, MOST - len(found))
+    return found
+
+
+def _some(check: Callable[[Store], Iterator[str]], store: Store, most: int) -> list[str]:
+    """The first findings of a check; that it could not go on is one too."""
+    found: list[str] = []
+    try:
+        for finding in check(store):
+            if len(found) >= most:
+                break
+            found.append(finding)
+    except (N2GError, sqlite3.Error, ValueError) as error:
+        found.append(f"{check.__name__.strip('_').replace('_', ' ')}: {error}")
+    return found
+
+
+def _structure(store: Store) -> Iterator[str]:
+    for (line,) in store.rows(f"PRAGMA integrity_check({MOST})"):
+        if line != "ok":
+            yield f"SQLite: {line}"
+    for table, number, other, _ in store.rows("PRAGMA foreign_key_check"):
+        yield f"{table} {number}: there is no {other} that it names"
+
+
+def _small_rows(store: Store) -> Iterator[str]:
+    for table, columns in _ROWS.items():
+        for number, kept, *values in store.rows(f"SELECT id, digest, {columns} FROM {table}"):
+            if row_digest(*values) != kept:
+                yield f"{table} {number}: the row is not what its digest says"
+    for (number,) in store.rows("SELECT id FROM sources WHERE done NOT BETWEEN 0 AND total"):
+        yield f"source {number}: more units done than it has"
+
+
+def _layer_bodies(store: Store) -> Iterator[str]:
+    names = dict(store.rows("SELECT id, name FROM services"))
+    for number, kind, body, etag, size in store.rows("SELECT layer_id, service_id, body, etag, size FROM layer_bodies"):
+        _, fault = _value(body, etag, size)
+        if fault:
+            yield f"layer {number}, {names.get(kind, kind)}: {fault}"
+
+
+def _value(body: bytes, etag: bytes, size: int) -> tuple[Any, str | None]:
+    """The value of a body, or what is wrong with it."""
+    try:
+        return Body(body, etag.hex(), size).json(), None
+    except _FAULTS as error:
+        return None, str(error)
+
+
+def _units(store: Store) -> Iterator[str]:
+    """Every unit: its bodies, its columns, what it names, its similar units."""
+    names = dict(store.rows("SELECT id, name FROM services"))
+    texts = dict(store.rows("SELECT id, text FROM tokens"))
+    columns = ", ".join(FIGURES)
+    query = f"SELECT u.id, u.failure, t.tokens, {columns} FROM units u LEFT JOIN unit_tokens t ON t.unit_id = u.id"
+    for number, failure, tokens, *figures in store.connection.execute(query):
+        values: dict[str, Any] = {}
+        key = number << SERVICE_BITS
+        for kind, *body in store.rows(
+            "SELECT service_id, body, etag, size FROM unit_bodies WHERE id BETWEEN ? AND ?", key, key + 255
+        ):
+            name = names.get(kind, str(kind))
+            values[name], fault = _value(*body)
+            if fault:
+                yield f"unit {number}, {name}: {fault}"
+                values.pop(name)
+        try:
+            yield from _unit(store, number, values, failure, dict(zip(FIGURES, figures, strict=True)), tokens, texts)
+        except _FAULTS as error:
+            yield f"unit {number}: {type(error).__name__}: {error}"
+
+
+def _unit(
+    store: Store,
+    number: int,
+    values: dict[str, Any],
+    failure: str | None,
+    figures: dict[str, Any],
+    tokens: bytes | None,
+    texts: dict[int, str],
+) -> Iterator[str]:
+    if (said := values.get("statistics")) is not None:
+        if "figures" in said and said["figures"] != figures:
+            yield f"unit {number}: columns are not what its statistics say"
+        if said.get("failure") != failure:
+            yield f"unit {number}: its failure is not what its statistics say"
+    if tokens is None:
+        yield f"unit {number}: it is not known what it names"
+    elif "neuron2graph" in values:
+        named = {(role, texts[token]): s for (token, role), s in unpack_tokens(tokens).items() if token != EVERY}
+        expected = {key: round(s * SCALE) / SCALE for key, s in tokens_of(graph_of(values["neuron2graph"])).items()}
+        if named != expected:
+            yield f"unit {number}: it is found by other tokens than its graph names"
+    rows = store.rows("SELECT similarity, own, other FROM similar WHERE unit_id = ?", number)
+    kept = [
+        (one["similarity"], one["own"], one["other"]) for one in values.get("similarity", {"similar": []})["similar"]
+    ]
+    if sorted(rows) != sorted(kept):
+        yield f"unit {number}: similar units are not what is sent of them"
+
+
+def _postings(store: Store) -> Iterator[str]:
+    """Posting lists say what the units say: counted in both, and looked up one way."""
+    named: dict[int, dict[int, float]] = {}
+    for number, tokens in store.connection.execute("SELECT unit_id, tokens FROM unit_tokens"):
+        for (token, role), strength in unpack_tokens(tokens).items():
+            key = postings.posting_key(token, role, number >> BLOCK_BITS)
+            named.setdefault(key, {})[number & ((1 << BLOCK_BITS) - 1)] = strength
+    for key, units, strengths in store.connection.execute("SELECT id, units, strengths FROM postings"):
+        row = postings.unpack(key, units, strengths)
+        token, role, block = postings.parts_of(key)
+        if named.pop(key, {}) != dict(zip(row.places.tolist(), row.strengths.tolist(), strict=True)):
+            yield f"postings of token {token} in role {role}, block {block}: not what the units name"
+    for key in named:
+        yield f"postings of token {postings.parts_of(key)[0]}: missing"
