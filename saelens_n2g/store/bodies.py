@@ -16,8 +16,8 @@ LEVEL = 6
 """Of gzip."""
 DIGEST = 16
 """Bytes of SHA-256 that are kept."""
-_OS = 9
-"""Byte of a gzip header that says which operating system wrote it."""
+HEADER = bytes.fromhex("1f8b08000000000000ff")
+"""How gzip data begins here: no name, no time, no word of how or on which system it was made."""
 
 
 class Body(NamedTuple):
@@ -65,6 +65,5 @@ def serialise(value: Any) -> bytes:
 def compress(raw: bytes) -> bytes:
     """Gzip data without time or name; the same bytes for the same version of zlib."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    packed = bytearray(packer.compress(raw) + packer.flush())
-    packed[_OS] = 255  # "unknown"; zlib writes what it was built on
-    return bytes(packed)
+    packed = packer.compress(raw) + packer.flush()
+    return HEADER + packed[len(HEADER) :]

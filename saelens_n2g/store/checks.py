@@ -11,7 +11,7 @@ from typing import Any
 
 from saelens_n2g.errors import ArtefactError, N2GError
 from saelens_n2g.store import postings
-from saelens_n2g.store.bodies import Body, row_digest
+from saelens_n2g.store.bodies import HEADER, Body, row_digest
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY, SCALE, unpack_tokens
 from saelens_n2g.store.reader import Store
 from saelens_n2g.store.schema import FIGURES, SERVICE_BITS
@@ -77,6 +77,8 @@ def _layer_bodies(store: Store) -> Iterator[str]:
 
 def _value(body: bytes, etag: bytes, size: int) -> tuple[Any, str | None]:
     """The value of a body, or what is wrong with it."""
+    if not body.startswith(HEADER):
+        return None, "not the gzip header that all bodies have"
     try:
         return Body(body, etag.hex(), size).json(), None
     except _FAULTS as error:

@@ -118,6 +118,7 @@ class _Parser:
 
     def _not(self) -> Query:
         self.depth += 1
+        self._skip()
         if self.depth > MOST_DEPTH:
             self._refuse(f"at most {MOST_DEPTH} levels of not and parentheses")
         if self._keyword("not"):

@@ -18,7 +18,7 @@ from typing import Any
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.store.bodies import Body
-from saelens_n2g.store.records import Basis, Hits, Layer, Model, Page, Similar, Source, Unit
+from saelens_n2g.store.records import Basis, Hits, Layer, Model, Page, Place, Similar, Source, Unit
 from saelens_n2g.store.schema import FIGURES, INDEX_BITS, body_key, connect, speaking, unit_key
 
 PLACE = "place"
@@ -91,7 +91,16 @@ class Store:
         """All layers (of a model) by model, basis and layer."""
         where, values = ("", ()) if model is None else (" WHERE m.name = ?", (model,))
         rows = self.rows(f"{_LAYER}{where} ORDER BY m.name, b.name, l.layer", *values)
-        return [Layer(*row, provenance=json.loads(provenance)) for *row, provenance in rows]
+        return [Layer._make((*row[:7], json.loads(row[7]))) for row in rows]
+
+    def places(self, model: str | None = None) -> list[Place]:
+        """Where there are layers (of a model), by model, basis and layer; quicker than `layers`, which counts units."""
+        where, values = ("", ()) if model is None else (" WHERE m.name = ?", (model,))
+        query = (
+            "SELECT l.id, m.name, b.name, l.layer FROM layers l JOIN bases b ON b.id = l.basis_id "
+            f"JOIN models m ON m.id = b.model_id{where} ORDER BY m.name, b.name, l.layer"
+        )
+        return [Place(*row) for row in self.rows(query, *values)]
 
     def services(self, unit_id: int) -> list[str]:
         """Names of what is stored of a unit."""
@@ -104,7 +113,7 @@ class Store:
     def sources(self) -> list[Source]:
         """What was imported, in that order."""
         rows = self.rows("SELECT id, checksum, name, kind, done, total, provenance FROM sources ORDER BY id")
-        return [Source(*row, provenance=json.loads(provenance)) for *row, provenance in rows]
+        return [Source._make((*row[:6], json.loads(row[6]))) for row in rows]
 
     def source(self, number: int) -> Source:
         """Where a unit comes from. Raises `InputError` for an unknown number."""
@@ -119,13 +128,10 @@ class Store:
         """Number of a unit, whether it is stored or not. Raises `InputError` if the layer is not, or is narrower."""
         key = (model, basis, layer)
         if key not in self._layers:
-            most = 1 << 31  # SQLite takes no number of any size
-            rows = self.rows(
-                f"{_LAYER} WHERE m.name = ? AND b.name = ? AND l.layer = ?", model, basis, max(-1, min(layer, most))
-            )
-            if not rows:
-                raise InputError(f"layer {layer} of {basis} of {model}", "a layer in the store", self._places(model))
-            self._layers[key] = rows[0][0]
+            found = [one.id for one in self.places(model) if (one.basis, one.layer) == (basis, layer)]
+            if not found:
+                raise InputError(f"layer {layer} of {basis} of {model}", "a layer in the store", self._there(model))
+            self._layers[key] = found[0]
         if not 0 <= index < 1 << INDEX_BITS:
             raise InputError(f"unit {index}", f"0 to {(1 << INDEX_BITS) - 1}", str(index))
         return unit_key(self._layers[key], index)
@@ -187,9 +193,9 @@ class Store:
         bounds += [(name, "<=", b) for name, b in (at_most or {}).items()]
         for name in (sort, *(name for name, *_ in bounds)):
             self._known(name, (PLACE, *FIGURES) if name == sort else tuple(FIGURES), "column")
-        chosen = [one.id for one in self.layers(model) if basis in (None, one.basis) and layer in (None, one.layer)]
+        chosen = [one.id for one in self.places(model) if basis in (None, one.basis) and layer in (None, one.layer)]
         if not chosen:
-            raise InputError(f"units of {model}", "a model, basis and layer in the store", self._places(model))
+            raise InputError(f"units of {model}", "a model, basis and layer in the store", self._there(model))
         where = f" WHERE u.layer_id IN ({', '.join(map(str, chosen))})"
         where += "".join(f" AND u.{name} {sign} ?" for name, sign, _ in bounds)
         values = [bound for *_, bound in bounds]
@@ -233,9 +239,9 @@ class Store:
         rows = self.rows(f"SELECT body, etag, size FROM {table} WHERE id = ?", body_key(owner, kind))
         return Body(rows[0][0], rows[0][1].hex(), rows[0][2]) if rows else None
 
-    def _places(self, model: str) -> str:
+    def _there(self, model: str) -> str:
         """What there is instead, for errors."""
-        there = sorted({f"{one.basis} at {one.layer}" for one in self.layers(model)})
+        there = sorted({f"{one.basis} at {one.layer}" for one in self.places(model)})
         more = f" and {len(there) - 8} more" if len(there) > 8 else ""
         return (", ".join(there[:8]) + more) or f"models {', '.join(one.name for one in self.models()) or '(none)'}"
 

@@ -90,6 +90,15 @@ class Layer(NamedTuple):
     provenance: dict[str, Any]
 
 
+class Place(NamedTuple):
+    """Where a layer is, and its number."""
+
+    id: int
+    model: str
+    basis: str
+    layer: int
+
+
 class Basis(NamedTuple):
     """A basis in a store."""
 

@@ -17,7 +17,7 @@ from saelens_n2g.store import postings
 from saelens_n2g.store.grammar import And, BasisIs, LayerIs, Not, Or, Query, Term, parse
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY
 from saelens_n2g.store.reader import PLACE, Store, check_page
-from saelens_n2g.store.records import Hit, Hits, Layer
+from saelens_n2g.store.records import Hit, Hits, Place
 from saelens_n2g.store.schema import INDEX_BITS
 
 STRENGTH = "strength"
@@ -42,7 +42,7 @@ class _Block(NamedTuple):
     """A block of the units that are searched."""
 
     number: int
-    layer: Layer
+    layer: Place
     there: Bool[np.ndarray, "place"]
     """Places at which there is a unit."""
 
@@ -79,7 +79,7 @@ def _blocks(store: Store, model: str | None) -> list[_Block]:
     """The blocks that are searched, by model, basis, layer and place. Raises `InputError` for an unknown model."""
     if model is not None and model not in (names := [one.name for one in store.models()]):
         raise InputError(f"model {model!r}", f"one of {', '.join(names) or '(none)'}", repr(model))
-    layers = {layer.id: layer for layer in store.layers(model)}
+    layers = {layer.id: layer for layer in store.places(model)}
     order = {number: place for place, number in enumerate(layers)}
     blocks = []
     for row in _read(store, EVERY, 0):
