@@ -510,7 +510,8 @@ def test_any_damaged_byte_is_found_or_says_nothing(filled, tmp_path):
     """A byte anywhere: it is found, or what is read is what it was (pages have room that nothing uses)."""
     whole, expected = filled.read_bytes(), readable(filled)
     draw, found = random.Random(5), 0
-    for at in [draw.randrange(len(whole)) for _ in range(150)]:
+    named = [whole.rindex(text) + 2 for text in (b"neuroscope", b"tied-R2", b"<script>", b"toy", b"rectified")]
+    for at in [*named, *(draw.randrange(len(whole)) for _ in range(150))]:
         path = tmp_path / "damaged.db"
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << draw.randrange(8))]) + whole[at + 1 :])
         try:

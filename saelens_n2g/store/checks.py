@@ -23,6 +23,7 @@ _ROWS = {
     "models": "name, n_layers, config, provenance",
     "bases": "model_id, name, kind, title, facts",
     "layers": "basis_id, layer, width, identity, provenance",
+    "services": "name",
     "sources": "checksum, name, kind, provenance, total",
 }
 """What the digest of a row is over, as the writer has it."""

@@ -85,8 +85,8 @@ STEPS: tuple[Step, ...] = (
             'source_id INTEGER NOT NULL REFERENCES sources, "index" INTEGER NOT NULL, failure TEXT, '
             + ", ".join(f"{name} {kind}" for name, kind in FIGURES.items())
             + f', CHECK (id = (layer_id << {INDEX_BITS}) + "index")) STRICT',
-            "CREATE TABLE services (id INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 255), name TEXT NOT NULL UNIQUE) "
-            "STRICT",
+            "CREATE TABLE services (id INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 255), name TEXT NOT NULL UNIQUE, "
+            "digest BLOB NOT NULL) STRICT",
             _bodies("unit_id", "units"),
             _bodies("layer_id", "layers"),
             "CREATE TABLE tokens (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",

@@ -251,20 +251,18 @@ class Writer:
     # --- rows -----------------------------------------------------------------------------------------------------
 
     def _service(self, name: str) -> int:
-        return self._number(self._services, "services", "name", name)
+        if name not in self._services:
+            known = self._one("SELECT id FROM services WHERE name = ?", name)
+            self._services[name] = int(known[0]) if known else self._row("services", ("name",), (name,), None)
+        return self._services[name]
 
     def _token(self, text: str) -> int:
-        return self._number(self._tokens, "tokens", "text", text)
-
-    def _number(self, known: dict[str, int], table: str, column: str, value: str) -> int:
-        """Number of a name, which is given one if it is new."""
-        if value not in known:
-            found = self._one(f"SELECT id FROM {table} WHERE {column} = ?", value)
-            if found is None:
-                cursor = self.connection.execute(f"INSERT INTO {table} ({column}) VALUES (?)", (value,))
-                found = (cursor.lastrowid,)
-            known[value] = int(found[0])
-        return known[value]
+        if text not in self._tokens:
+            known = self._one("SELECT id FROM tokens WHERE text = ?", text)
+            if known is None:
+                known = (self.connection.execute("INSERT INTO tokens (text) VALUES (?)", (text,)).lastrowid,)
+            self._tokens[text] = int(known[0])
+        return self._tokens[text]
 
     def _row(
         self, table: str, columns: Sequence[str], values: Sequence[str | int], known: Sequence[Any] | None, **more: int
