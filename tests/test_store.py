@@ -10,11 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from atlases import make_comparison, make_study
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saelens_n2g.errors import ArtefactError, InputError, N2GError
 from saelens_n2g.graphs.graph import Graph
@@ -417,6 +420,64 @@ def test_readers_see_whole_batches_while_somebody_writes(tmp_path):
         assert store.listing("m").total == 1
 
 
+def test_a_writer_ends_while_others_read(runs, tmp_path):
+    """The store then stays as SQLite writes it in between, and the next writer ends it."""
+    path = tmp_path / "atlas.db"
+    with Writer(path) as writer:
+        collect(runs / "demo", writer)
+        store = Store.open(path)
+        assert store.listing("toy").total == 10
+    assert store.listing("toy").total == 10
+    with Store.open(path) as other:
+        assert other.verify() == []
+    store.close()
+    Writer(path).close()
+    path.chmod(0o444)
+    with Store.open(path) as other:
+        assert other.listing("toy").total == 10
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["atlas.db", "atlas.db.lock"]
+
+
+UNITS = st.builds(
+    lambda index, values, tokens: UnitFacts(
+        index=index,
+        figures={"f1": values},
+        bodies={"said": values, **({"x": index} if values else {})},
+        tokens=tokens,
+    ),
+    st.sampled_from([0, 1, 2, 65_535, 65_536, 70_000]),
+    st.integers(0, 3),
+    st.dictionaries(st.tuples(st.integers(0, 1), st.sampled_from(["a", "b", "c"])), st.sampled_from([0.0, 0.25, 1.0])),
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.lists(UNITS, max_size=4), max_size=6))
+def test_whatever_is_written_in_whatever_order_the_last_word_counts(batches):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "atlas.db"
+        with Writer(path) as writer:
+            for batch in [[], *batches]:
+                with writer.batch():
+                    layer, source = begin(writer)
+                    for facts in {facts.index: facts for facts in batch}.values():
+                        writer.unit(layer, source, facts)
+        last = {facts.index: facts for batch in batches for facts in batch}
+        with Store.open(path) as store:
+            found = {unit.index: unit for unit in store.listing("m").units}
+            assert found.keys() == last.keys()
+            for index, facts in last.items():
+                assert found[index].figures["f1"] == facts.figures["f1"]
+                bodies = {name: store.body(found[index].id, name).json() for name in store.services(found[index].id)}
+                assert bodies == facts.bodies
+            for role, name in ((0, "activating"), (1, "important")):
+                for word in "abc":
+                    hits = {hit.unit.index: hit.strength for hit in store.search(f"{name}:{word}").hits}
+                    expected = {i: f.tokens[role, word] for i, f in last.items() if (role, word) in f.tokens}
+                    assert hits == pytest.approx(expected, abs=1e-4)
+            assert store.verify() == []
+
+
 def test_a_unit_loses_what_it_no_longer_has(tmp_path):
     path = tmp_path / "atlas.db"
     with Writer(path) as writer:
@@ -523,6 +584,13 @@ def test_any_damaged_byte_is_found_or_says_nothing(filled, tmp_path):
         if not findings:
             assert readable(path) == expected, f"byte {at} is damaged, and nobody noticed"
     assert found > 30, "the damage was not where anything is"
+
+
+def test_a_body_unpacks_to_no_more_than_it_says():
+    bomb = compress(b"0" * 10_000_000)
+    for size in (100, 0, -1, 1 << 80):
+        with pytest.raises(ArtefactError):
+            Body(bomb, "00", size).text()
 
 
 def readable(path: Path) -> dict[str, list[tuple]]:

@@ -139,6 +139,7 @@ def _set_up(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
     with speaking(path):
         if not write:
             connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA trusted_schema = OFF")  # a file may be a stranger's
             connection.execute(f"PRAGMA mmap_size = {1 << 40}")
             _readable(path, version_of(connection, path))
             return
