@@ -438,6 +438,16 @@ def test_a_writer_ends_while_others_read(runs, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["atlas.db", "atlas.db.lock"]
 
 
+def test_models_have_bodies_of_their_own(tmp_path):
+    path = tmp_path / "atlas.db"
+    with Writer(path) as writer, writer.batch():
+        model = writer.model(ModelFacts(name="m", n_layers=1, config={}, bodies={"card": {"licence": "MIT"}}))
+    with Store.open(path) as store:
+        assert store.model_body(model, "card").json() == {"licence": "MIT"}
+        assert store.model_body(model, "statistics") is None
+        assert store.verify() == []
+
+
 UNITS = st.builds(
     lambda index, values, tokens: UnitFacts(
         index=index,
@@ -599,7 +609,11 @@ def readable(path: Path) -> dict[str, list[tuple]]:
     rows["sources"] = [row[:-2] for row in rows["sources"]]
     rows["models"] = [row[:-1] for row in rows["models"]]
     rows["schema_steps"] = []
-    for table in ("unit_bodies", "layer_bodies"):  # the last byte of deflated data can have bits that say nothing
+    for table in (
+        "unit_bodies",
+        "layer_bodies",
+        "model_bodies",
+    ):  # the last byte of deflated data can have bits that say nothing
         rows[table] = [(*row[:-1], row[-1][:10], gzip.decompress(row[-1])) for row in rows[table]]
     return rows
 
@@ -611,6 +625,10 @@ def readable(path: Path) -> dict[str, list[tuple]]:
         ("UPDATE units SET f1 = 0.123", "columns"),
         ("UPDATE units SET failure = 'none'", "failure"),
         ("UPDATE layer_bodies SET size = size + 1", "layer"),
+        (
+            "INSERT INTO model_bodies SELECT 256 + service_id, 1, service_id, etag, 5, body FROM layer_bodies LIMIT 1",
+            "model 1",
+        ),
         ("UPDATE models SET name = 'toys'", "models 1"),
         ("UPDATE tokens SET text = text || 'x'", "other tokens"),
         ("UPDATE similar SET own = own / 2", "similar units"),

@@ -14,7 +14,7 @@ from saelens_n2g.store import postings
 from saelens_n2g.store.bodies import HEADER, Body, row_digest
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY, SCALE, unpack_tokens
 from saelens_n2g.store.reader import Store
-from saelens_n2g.store.schema import FIGURES, SERVICE_BITS
+from saelens_n2g.store.schema import FIGURES, SERVICE_BITS, STEPS, migrate
 from saelens_n2g.store.services import graph_of, tokens_of
 
 MOST = 50
@@ -27,13 +27,14 @@ _ROWS = {
     "sources": "checksum, name, kind, provenance, total",
 }
 """What the digest of a row is over, as the writer has it."""
+_SHAPE = ("SELECT type, name, tbl_name, sql FROM sqlite_schema", "SELECT version, title FROM schema_steps")
 _FAULTS = (ArtefactError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def verify(store: Store) -> list[str]:
     """What is damaged, a line each; empty if all is well."""
     found: list[str] = []
-    for check in (_structure, _small_rows, _layer_bodies, _units, _postings):
+    for check in (_structure, _small_rows, _shared_bodies, _units, _postings):
         found += _some(check, store, MOST - len(found))
     return found
 
@@ -46,12 +47,18 @@ def _some(check: Callable[[Store], Iterator[str]], store: Store, most: int) -> l
             if len(found) >= most:
                 break
             found.append(finding)
-    except (N2GError, sqlite3.Error, ValueError) as error:
+    except (N2GError, sqlite3.Error, *_FAULTS) as error:
         found.append(f"{check.__name__.strip('_').replace('_', ' ')}: {error}")
     return found
 
 
 def _structure(store: Store) -> Iterator[str]:
+    expected = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(expected, 0)
+    for what in _SHAPE:
+        if sorted(map(repr, store.rows(what))) != sorted(map(repr, expected.execute(what))):
+            yield f"SQLite: its tables are not those of version {len(STEPS)}"
+    expected.close()
     for (line,) in store.rows(f"PRAGMA integrity_check({MOST})"):
         if line != "ok":
             yield f"SQLite: {line}"
@@ -68,19 +75,21 @@ def _small_rows(store: Store) -> Iterator[str]:
         yield f"source {number}: more units done than it has"
 
 
-def _layer_bodies(store: Store) -> Iterator[str]:
+def _shared_bodies(store: Store) -> Iterator[str]:
     names = dict(store.rows("SELECT id, name FROM services"))
-    for number, kind, body, etag, size in store.rows("SELECT layer_id, service_id, body, etag, size FROM layer_bodies"):
-        _, fault = _value(body, etag, size)
-        if fault:
-            yield f"layer {number}, {names.get(kind, kind)}: {fault}"
+    for owner in ("layer", "model"):
+        query = f"SELECT {owner}_id, service_id, body, etag, size FROM {owner}_bodies"
+        for number, kind, *body in store.rows(query):
+            _, fault = _value(*body)
+            if fault:
+                yield f"{owner} {number}, {names.get(kind, kind)}: {fault}"
 
 
 def _value(body: bytes, etag: bytes, size: int) -> tuple[Any, str | None]:
     """The value of a body, or what is wrong with it."""
-    if not body.startswith(HEADER):
-        return None, "not the gzip header that all bodies have"
     try:
+        if not body.startswith(HEADER):
+            return None, "not the gzip header that all bodies have"
         return Body(body, etag.hex(), size).json(), None
     except _FAULTS as error:
         return None, str(error)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from saelens_n2g.errors import InputError
+from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.store.bodies import Body
 from saelens_n2g.store.records import Basis, Hits, Layer, Model, Page, Place, Similar, Source, Unit
 from saelens_n2g.store.schema import FIGURES, INDEX_BITS, body_key, connect, speaking, unit_key
@@ -69,7 +69,7 @@ class Store:
     def models(self) -> list[Model]:
         """All models by name."""
         rows = self.rows("SELECT id, name, n_layers, config, provenance FROM models ORDER BY name")
-        return [Model(*row[:3], *map(json.loads, row[3:])) for row in rows]
+        return [Model(*row[:3], *map(_parsed, row[3:])) for row in rows]
 
     def bases(self, model: str) -> list[Basis]:
         """The bases of a model by name, with their layers. Raises `InputError` for an unknown model."""
@@ -83,7 +83,7 @@ class Store:
             model,
         )
         return [
-            Basis(number, of, basis, kind, title, json.loads(facts), tuple(layers.get(basis, [])))
+            Basis(number, of, basis, kind, title, _parsed(facts), tuple(layers.get(basis, [])))
             for number, of, basis, kind, title, facts in rows
         ]
 
@@ -91,7 +91,7 @@ class Store:
         """All layers (of a model) by model, basis and layer."""
         where, values = ("", ()) if model is None else (" WHERE m.name = ?", (model,))
         rows = self.rows(f"{_LAYER}{where} ORDER BY m.name, b.name, l.layer", *values)
-        return [Layer._make((*row[:7], json.loads(row[7]))) for row in rows]
+        return [Layer._make((*row[:7], _parsed(row[7]))) for row in rows]
 
     def places(self, model: str | None = None) -> list[Place]:
         """Where there are layers (of a model), by model, basis and layer; quicker than `layers`, which counts units."""
@@ -113,7 +113,7 @@ class Store:
     def sources(self) -> list[Source]:
         """What was imported, in that order."""
         rows = self.rows("SELECT id, checksum, name, kind, done, total, provenance FROM sources ORDER BY id")
-        return [Source._make((*row[:6], json.loads(row[6]))) for row in rows]
+        return [Source._make((*row[:6], _parsed(row[6]))) for row in rows]
 
     def source(self, number: int) -> Source:
         """Where a unit comes from. Raises `InputError` for an unknown number."""
@@ -160,6 +160,10 @@ class Store:
     def layer_body(self, layer_id: int, service: str) -> Body | None:
         """The same of a layer."""
         return self._body("layer_bodies", layer_id, service)
+
+    def model_body(self, model_id: int, service: str) -> Body | None:
+        """The same of a model."""
+        return self._body("model_bodies", model_id, service)
 
     def similar(self, unit_id: int) -> list[Similar]:
         """Units whose graphs name the same tokens, best first."""
@@ -262,3 +266,12 @@ def check_page(limit: int, offset: int) -> None:
 def _unit(row: Sequence[Any]) -> Unit:
     number, model, basis, layer, index, source, failure, *figures = row
     return Unit(number, model, basis, layer, index, source, failure, dict(zip(FIGURES, figures, strict=True)))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON column. Raises `ArtefactError` if it is damaged."""
+    try:
+        value: dict[str, Any] = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ArtefactError("store", "whole JSON in its tables", str(error)) from error
+    return value

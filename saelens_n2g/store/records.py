@@ -18,6 +18,8 @@ class ModelFacts:
     config: Json
     """What decides what its units are: width, BOS, revision. Another one under the same name is refused."""
     provenance: Json = field(default_factory=dict)
+    bodies: Json = field(default_factory=dict)
+    """service -> what is said of the whole model."""
 
 
 @dataclass(frozen=True, kw_only=True)

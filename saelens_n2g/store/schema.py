@@ -4,7 +4,7 @@ A unit's number is that of its layer, shifted by 24 bits, plus its index, so a l
 unit's layer is known without looking. A body's number is its owner's, shifted by 8 bits, plus that of its service: one
 look-up under an integer key. (Blobs under a composite key without rowid take five times as long.)
 
-    sources --< units >-- layers >-- bases >-- models        unit_bodies, layer_bodies: unit or layer, and service
+    sources --< units >-- layers >-- bases >-- models        *_bodies: unit, layer or model, and service
     tokens, postings: which units name a token               unit_tokens: the same by unit
 
 `postings` are packed (`saelens_n2g.store.postings`). `models.similar_of` says of which graphs `similar` was computed.
@@ -89,6 +89,7 @@ STEPS: tuple[Step, ...] = (
             "digest BLOB NOT NULL) STRICT",
             _bodies("unit_id", "units"),
             _bodies("layer_id", "layers"),
+            _bodies("model_id", "models"),
             "CREATE TABLE tokens (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
             "CREATE TABLE postings (id INTEGER PRIMARY KEY, units BLOB NOT NULL, strengths BLOB NOT NULL) STRICT",
             "CREATE TABLE unit_tokens (unit_id INTEGER PRIMARY KEY REFERENCES units, tokens BLOB NOT NULL) STRICT",
@@ -108,7 +109,7 @@ def unit_key(layer_id: int, index: int) -> int:
 
 
 def body_key(owner_id: int, service_id: int) -> int:
-    """Number of a body of a unit or of a layer."""
+    """Number of a body of a unit, a layer or a model."""
     return (owner_id << SERVICE_BITS) + service_id
 
 
@@ -162,7 +163,7 @@ def speaking(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise InputError(f"store {path}", "a file that can be used so", str(error)) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's words can be damaged, too
         raise ArtefactError(f"store {path}", "a whole SQLite file", str(error)) from error
 
 

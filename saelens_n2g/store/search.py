@@ -9,7 +9,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.graphs.structure import normal_form
@@ -18,7 +18,7 @@ from saelens_n2g.store.grammar import And, BasisIs, LayerIs, Not, Or, Query, Ter
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY
 from saelens_n2g.store.reader import PLACE, Store, check_page
 from saelens_n2g.store.records import Hit, Hits, Place
-from saelens_n2g.store.schema import INDEX_BITS
+from saelens_n2g.store.schema import INDEX_BITS, speaking
 
 STRENGTH = "strength"
 _ROLES = {
@@ -59,20 +59,24 @@ def find(store: Store, query: str, *, model: str | None, sort: str, limit: int, 
     tree = parse(query)
     blocks = _blocks(store, model)
     terms = {term: _term(store, term, blocks) for term in set(_terms(tree))}
-    numbers: list[int] = []
-    strengths: list[float] = []
-    for block in blocks:
-        found = _evaluate(tree, block, terms)
-        at = np.flatnonzero(found.mask)
-        numbers += ((block.number << BLOCK_BITS) + at).tolist()
-        strengths += found.strength[at].tolist()
-    order: Sequence[int] = range(len(numbers))
-    if sort == STRENGTH:
-        order = np.argsort(-np.array(strengths), kind="stable").tolist()
+    found = [_evaluate(tree, block, terms) for block in blocks]
+    places = [np.flatnonzero(one.mask) for one in found]
+    starts = [block.number << BLOCK_BITS for block in blocks]
+    numbers = np.concatenate([[], *(s + at for s, at in zip(starts, places, strict=True))]).astype(np.int64)
+    strengths = np.concatenate([[], *(one.strength[at] for one, at in zip(found, places, strict=True))])
+    order = _strongest(strengths, offset + limit) if sort == STRENGTH else np.arange(len(numbers))
     chosen = order[offset : offset + limit]
-    power = {numbers[i]: strengths[i] for i in chosen}
-    units = store.units(numbers[i] for i in chosen)
-    return Hits(len(numbers), tuple(Hit(unit, power[unit.id]) for unit in units))
+    power = dict(zip(numbers[chosen].tolist(), strengths[chosen].tolist(), strict=True))
+    return Hits(len(numbers), tuple(Hit(unit, power[unit.id]) for unit in store.units(power)))
+
+
+def _strongest(strengths: Float64[np.ndarray, "hit"], n: int) -> Int64[np.ndarray, "place"]:
+    """Places of the `n` largest (or a few more), largest first, equal ones in their order."""
+    few = np.arange(len(strengths))
+    if n < len(strengths):
+        least = np.partition(strengths, len(strengths) - n)[len(strengths) - n] if n else np.inf
+        few = np.flatnonzero(strengths >= least)
+    return np.asarray(few[np.argsort(-strengths[few], kind="stable")])
 
 
 def _blocks(store: Store, model: str | None) -> list[_Block]:
@@ -93,8 +97,11 @@ def _blocks(store: Store, model: str | None) -> list[_Block]:
 
 def _read(store: Store, token: int, role: int) -> list[postings.Block]:
     try:
-        return postings.read(store.connection, token, role)
-    except ValueError as error:
+        with speaking(store.path):
+            return postings.read(store.connection, token, role)
+    except (InputError, ArtefactError):  # the first is a ValueError, too
+        raise
+    except (TypeError, ValueError) as error:
         raise ArtefactError(f"store {store.path}", "whole posting lists", str(error)) from error
 
 

@@ -102,7 +102,7 @@ class Writer:
     # --- who is there ---------------------------------------------------------------------------------------------
 
     def model(self, facts: ModelFacts) -> int:
-        """Number of the model; stored if it is new. Raises `InputError` if another one has its name."""
+        """Number of the model, with its bodies stored. Raises `InputError` if another one has its name."""
         config, provenance = _json(facts.config), _json(facts.provenance)
         known = self._one("SELECT id, n_layers, config FROM models WHERE name = ?", facts.name)
         if known is not None and known[1:] != (facts.n_layers, config):
@@ -112,7 +112,10 @@ class Writer:
                 f"{facts.n_layers}, {config}",
             )
         values = (facts.name, facts.n_layers, config, provenance)
-        return self._row("models", ("name", "n_layers", "config", "provenance"), values, known)
+        model = self._row("models", ("name", "n_layers", "config", "provenance"), values, known)
+        for service, value in facts.bodies.items():
+            self._body("model", model, service, serialise(value))
+        return model
 
     def basis(self, model: int, facts: BasisFacts) -> int:
         """Number of the basis. Raises `InputError` if one at another kind of site has its name."""
