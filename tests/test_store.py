@@ -127,6 +127,27 @@ def test_bodies_say_what_the_run_says(filled, runs, index):
     assert set(values["provenance"]["graph"]) == {"method", "drawn"}, "what is shared is kept once"
 
 
+@pytest.mark.parametrize("name", ["neurons", "tied-R2"])
+def test_units_of_a_study_say_what_its_cells_say(filled, runs, name):
+    cell = runs / "study" / "layers" / "02" / name
+    for known in read_json(cell / "cell.json")["units"]:
+        with Store.open(filled) as store:
+            unit = store.unit("toy", name, 2, known["index"])
+            values = {service: store.body(unit.id, service).json() for service in store.services(unit.id)}
+            assert store.source(unit.source).provenance["protocol"]["layers"] == [0, 2]
+        said = values["statistics"]
+        assert {key: said[key] for key in known if key in said} == {k: v for k, v in known.items() if k != "text"}
+        assert (unit.failure, unit.figures["paths"]) == (known["failure"], known["paths"])
+        assert values["explanation"]["explanation"] == known["text"]
+        if known["failure"] is None:
+            graph = Graph.from_dict(read_json(cell / "graphs" / f"{known['name'].replace('/', '_')}.json"))
+            found = graph_of(values["neuron2graph"])
+            assert replace(found, provenance=graph.provenance).to_dict() == graph.to_dict()
+            assert values["neuron2graph"]["graphviz"] == graph.to_dot()
+            assert values["drawing"]["svg"] == graph.to_svg()
+        assert ("neuron2graph" in values) == (known["failure"] is None)
+
+
 def test_nodes_of_the_graph_are_those_that_a_path_needs():
     graph = Graph("0.mlp_post/neurons/1", 1.0, token_strings={0: " b", 1: " a", 2: " c"})
     graph.add([(0, 0.9), (1, 0.5)], 0.9)
@@ -187,6 +208,25 @@ def test_lists_are_sorted_and_filtered_by_columns(filled, sort):
             many = store.listing("toy", at_least={sort: bound}, at_most={"density": 0.035}, limit=1000)
             expected = [u for u in everyone if (u.figures[sort] or -1) >= bound and u.figures["density"] <= 0.035]
             assert {u.id for u in many.units} == {u.id for u in expected}
+
+
+@pytest.mark.parametrize("layers", [1, 7, 230])
+def test_lists_of_many_layers(tmp_path, layers):
+    """Of every other layer, so that their numbers do not follow each other."""
+    path = tmp_path / "atlas.db"
+    with Writer(path) as writer, writer.batch():
+        for at in range(layers):
+            for basis in ("sae", "pca"):
+                layer, source = begin(writer, at, basis)
+                for index in (0, (1 << 20) - 1):
+                    writer.unit(layer, source, UnitFacts(index=index, figures={"f1": at}, bodies={}))
+    with Store.open(path) as store:
+        found = store.listing("m", basis="pca", sort="f1", descending=False, limit=1000)
+        assert [(u.basis, u.layer, u.index) for u in found.units] == [
+            ("pca", at, index) for at in range(layers) for index in (0, (1 << 20) - 1)
+        ]
+        assert found.total == 2 * layers
+        assert store.listing("m", layer=layers - 1).total == 4
 
 
 def test_what_is_not_there(filled):
@@ -400,7 +440,7 @@ def write_two(writer: Writer) -> None:
 
 
 def begin(writer: Writer, layer: int = 0, basis: str = "sae", total: int = 5):
-    model = writer.model(ModelFacts(name="m", n_layers=9, config={}))
+    model = writer.model(ModelFacts(name="m", n_layers=999, config={}))
     number = writer.basis(model, BasisFacts(name=basis, kind="resid_post", title=""))
     source = writer.source(SourceFacts(checksum="c", name="n", kind="comparison", total=total))
     return writer.layer(number, LayerFacts(layer=layer, width=1 << 20, identity="i")), source

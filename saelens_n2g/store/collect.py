@@ -18,7 +18,7 @@ from saelens_n2g.store.runs import Part, parts
 from saelens_n2g.store.services import graph_of
 from saelens_n2g.store.writer import Writer
 
-BATCH = 256
+BATCH = 128
 """Units that are stored together."""
 VERSION = 1
 """Raised by hand when the same folder gives other bodies than before: it is then imported again."""
@@ -76,9 +76,9 @@ def collect(
         known += done
         for start in range(done, part.total, batch):
             stop = min(start + batch, part.total)
-            units = [part.load(place, source.id) for place in range(start, stop)]
             with writer.batch():
-                for unit in units:
+                for place in range(start, stop):
+                    unit = part.load(place, source.id)  # one at a time: exemplars of many units are large
                     try:
                         writer.unit(layer, source, unit)
                     except ValueError as error:  # NaN or half characters, which JSON files can hold all the same

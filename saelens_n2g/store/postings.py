@@ -2,8 +2,8 @@
 
 One row for every token, role and block of 65,536 units of a layer. `units` are the low 16 bits of their indices,
 ascending, `strengths` beside them from 0 to 65,535, both little-endian. 1.6 million postings of 100,000 units take
-6 MB so, against 27 MB as a row each, or 46 MB with the index by unit that changing them needs; and two tokens that most
-units name are intersected in a millisecond, against 50 (docs/lab-notes.md).
+7 MB so and 13 MB by unit, which changing them needs, against 28 and 18 MB with a row for each; and two tokens that most
+units name are found together in 6 ms, against 54 (docs/lab-notes.md).
 
 Every unit is posted under the token `EVERY` too, so that "not" knows of what.
 """
