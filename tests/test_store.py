@@ -670,6 +670,7 @@ def readable(path: Path) -> dict[str, list[tuple]]:
             "model 1",
         ),
         ("UPDATE models SET name = 'toys'", "models 1"),
+        ("UPDATE models SET similar_of = 'x'", "models 1"),
         ("UPDATE tokens SET text = text || 'x'", "other tokens"),
         ("UPDATE similar SET own = own / 2", "similar units"),
         ("DELETE FROM unit_tokens", "not known what it names"),

@@ -5,6 +5,7 @@ of the small tables against its digest; what lists are sorted by against the bod
 what each unit names, and that against its graph.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,6 +72,9 @@ def _small_rows(store: Store) -> Iterator[str]:
         for number, kept, *values in store.rows(f"SELECT id, digest, {columns} FROM {table}"):
             if row_digest(*values) != kept:
                 yield f"{table} {number}: the row is not what its digest says"
+    for number, state in store.rows("SELECT id, similar_of FROM models"):
+        if not re.fullmatch("|[0-9a-f]{16}", state):
+            yield f"models {number}: no fingerprint of the graphs that similar units were found among"
     for (number,) in store.rows("SELECT id FROM sources WHERE done NOT BETWEEN 0 AND total"):
         yield f"source {number}: more units done than it has"
 

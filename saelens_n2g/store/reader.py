@@ -204,10 +204,16 @@ class Store:
         where += "".join(f" AND u.{name} {sign} ?" for name, sign, _ in bounds)
         values = [bound for *_, bound in bounds]
         direction = "DESC" if descending else "ASC"
-        order = "b.name, l.layer, u.id" if sort == PLACE else f"u.{sort} IS NULL, u.{sort} {direction}, u.id"
+        order, join = f"u.{sort} IS NULL, u.{sort} {direction}, u.id", ""
+        if sort == PLACE:
+            order, join = (
+                "b.name, l.layer, u.id",
+                "JOIN layers l ON l.id = u.layer_id JOIN bases b ON b.id = l.basis_id",
+            )
         ((total,),) = self.rows(f"SELECT count(*) FROM units u{where}", *values)
-        rows = self.rows(f"{_UNIT}{where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
-        return Page(total, tuple(map(_unit, rows)))
+        # Numbers are sorted, not rows: SQLite would carry all columns along.
+        query = f"SELECT u.id FROM units u {join}{where} ORDER BY {order} LIMIT ? OFFSET ?"
+        return Page(total, tuple(self.units(row[0] for row in self.rows(query, *values, limit, offset))))
 
     def search(
         self, query: str, *, model: str | None = None, sort: str = PLACE, limit: int = 50, offset: int = 0
