@@ -670,6 +670,11 @@ def readable(path: Path) -> dict[str, list[tuple]]:
             "model 1",
         ),
         ("UPDATE models SET name = 'toys'", "models 1"),
+        (
+            "PRAGMA ignore_check_constraints = ON; UPDATE unit_bodies SET id = id + 80 WHERE id = "
+            "(SELECT max(id) FROM unit_bodies)",
+            "its number",
+        ),
         ("UPDATE models SET similar_of = 'x'", "models 1"),
         ("UPDATE tokens SET text = text || 'x'", "other tokens"),
         ("UPDATE similar SET own = own / 2", "similar units"),

@@ -15,7 +15,7 @@ from saelens_n2g.store import postings
 from saelens_n2g.store.bodies import HEADER, Body, row_digest
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY, SCALE, unpack_tokens
 from saelens_n2g.store.reader import Store
-from saelens_n2g.store.schema import FIGURES, SERVICE_BITS, STEPS, migrate
+from saelens_n2g.store.schema import FIGURES, INDEX_BITS, SERVICE_BITS, STEPS, migrate
 from saelens_n2g.store.services import graph_of, tokens_of
 
 MOST = 50
@@ -28,6 +28,10 @@ _ROWS = {
     "sources": "checksum, name, kind, provenance, total",
 }
 """What the digest of a row is over, as the writer has it."""
+_KEYS = {"units": f'(layer_id << {INDEX_BITS}) + "index"'} | {
+    f"{owner}_bodies": f"({owner}_id << {SERVICE_BITS}) + service_id" for owner in ("unit", "layer", "model")
+}
+"""What numbers are made of."""
 _SHAPE = ("SELECT type, name, tbl_name, sql FROM sqlite_schema", "SELECT version, title FROM schema_steps")
 _FAULTS = (ArtefactError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -63,6 +67,9 @@ def _structure(store: Store) -> Iterator[str]:
     for (line,) in store.rows(f"PRAGMA integrity_check({MOST})"):
         if line != "ok":
             yield f"SQLite: {line}"
+    for table, key in _KEYS.items():  # SQLite does not look at checks on the key itself
+        for (number,) in store.rows(f"SELECT id FROM {table} WHERE id <> {key}"):
+            yield f"{table} {number}: its number is not that of what it says it is"
     for table, number, other, _ in store.rows("PRAGMA foreign_key_check"):
         yield f"{table} {number}: there is no {other} that it names"
 
