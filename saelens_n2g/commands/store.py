@@ -1,0 +1,103 @@
+"""The store from the command line: collect runs into it, search it, look for damage."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.progress import Reporter
+
+
+def collect(
+    runs: Sequence[Path],
+    store: Path,
+    reporter: Reporter,
+    *,
+    model: str | None = None,
+    rename: Sequence[str] = (),
+    again: bool = False,
+    similar: bool = True,
+) -> list[str]:
+    """Import finished comparisons and studies; a line for each. The last finds similar units, unless told not to.
+
+    rename: `NAME=OTHER` for bases. Raises `InputError` and `ArtefactError` as `saelens_n2g.store.collect` does.
+    """
+    from saelens_n2g.store.collect import collect as import_run
+    from saelens_n2g.store.collect import connect
+    from saelens_n2g.store.writer import Writer
+
+    names = dict(_renamed(one) for one in rename)
+    said: list[str] = []
+    models: list[str] = []
+    with Writer(store) as writer:
+        for run in runs:
+            with reporter.stage(f"collect {run}", "units") as tick:
+                found = import_run(run, writer, model=model, rename=names, again=again, tick=tick)
+            models += found.models
+            known = f", {found.known} were there" if found.known else ""
+            said.append(f"{run}: {found.new} units collected{known}")
+        for name in dict.fromkeys(models if similar else []):
+            with reporter.stage(f"similar units of {name}", "units") as tick:
+                connect(writer, name, tick=tick)
+    return [*said, f"store: {store}"]
+
+
+def _renamed(option: str) -> tuple[str, str]:
+    name, sign, other = option.partition("=")
+    if not (name and sign and other):
+        raise InputError("option rename", "NAME=OTHER, such as sae=sae-R4", repr(option))
+    return name, other
+
+
+def search(
+    query: str,
+    store: Path,
+    *,
+    model: str | None = None,
+    sort: str = "strength",
+    limit: int = 20,
+    offset: int = 0,
+    as_json: bool = False,
+) -> list[str]:
+    """Units that name tokens as the query says, a line each, and how many there are; or all of it as JSON.
+
+    Raises `InputError` for a query that cannot be read.
+    """
+    from saelens_n2g.graphs.labels import one_line
+    from saelens_n2g.store.reader import Store
+
+    with Store.open(store) as opened:
+        found = opened.search(query, model=model, sort=sort, limit=limit, offset=offset)
+        if as_json:
+            rows = [
+                {**_address(hit.unit), "strength": hit.strength, "f1": hit.unit.figures["f1"]} for hit in found.hits
+            ]
+            return [json.dumps({"total": found.total, "units": rows}, ensure_ascii=False)]
+        lines = []
+        for hit in found.hits:
+            unit, said = hit.unit, opened.body(hit.unit.id, "explanation")
+            text = "" if said is None else said.json()["explanation"].partition("\n")[0]
+            f1 = unit.figures["f1"]
+            score = "F1  -  " if f1 is None else f"F1 {f1:.2f}"
+            place = f"{unit.model} {unit.basis}/{unit.layer}/{unit.index}"
+            lines.append(one_line(f"{hit.strength:.2f}  {score}  {place}  {text}"))
+    shown = f", {offset + 1} to {offset + len(found.hits)} shown" if len(found.hits) < found.total else ""
+    return [*lines, f"{found.total} units{shown if found.hits else ''}"]
+
+
+def _address(unit: Any) -> dict[str, Any]:
+    return {"model": unit.model, "basis": unit.basis, "layer": unit.layer, "neuron": unit.index}
+
+
+def verify(store: Path) -> str:
+    """One line that says that all is well. Raises `ArtefactError` with what is not."""
+    from saelens_n2g.store.reader import Store
+
+    with Store.open(store) as opened:
+        findings = opened.verify()
+        if findings:
+            more = f"; and {len(findings) - 3} more" if len(findings) > 3 else ""
+            raise ArtefactError(f"store {store}", "a store without damage", "; ".join(findings[:3]) + more)
+        units = sum(layer.units for layer in opened.layers())
+    return f"{store}: {units} units, no damage"

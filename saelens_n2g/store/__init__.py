@@ -1,0 +1,10 @@
+"""The store: everything that is known of every unit, in one SQLite file that pages and the API read.
+
+    with Writer(Path("atlas.db")) as writer:
+        collect(Path("runs/demo"), writer)
+    with Store.open(Path("atlas.db")) as store:
+        store.search("any:the and not layer=0")
+
+`schema` says what is in the file, `writer` and `reader` write and read it, `runs` reads what the package leaves in
+folders, `services` says what is kept of a unit, `grammar` and `search` find units by token, `checks` finds damage.
+"""
