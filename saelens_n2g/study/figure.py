@@ -239,7 +239,8 @@ def _differences(result: StudyResult, figure: Any) -> None:
                     continue
                 axes.plot([found.low, found.high], [row + up] * 2, color=colour, lw=1.3, solid_capstyle="butt")
                 axes.plot([found.mean], [row + up], color=colour, ls="", **style)
-            axes.text(1.0, row, str(one.pairs), size=6.8, color=MUTED, ha="right", va="center")
+            ground = {"boxstyle": "square,pad=0.25", "fc": "white", "lw": 0}  # the line across ends before the number
+            axes.text(1.0, row, str(one.pairs), size=6.8, color=MUTED, ha="right", va="center", bbox=ground)
     _move_for_labels(figure, panels)
 
 

@@ -222,7 +222,7 @@ def frontier(panels: Sequence[FrontierPanel], kind: Kind, *, title: str = "") ->
     def draw(figure: Any) -> None:
         for place, panel in enumerate(panels):
             bottom = (3.6 * (len(panels) - 1 - place) + 0.5) / height
-            axes = figure.add_axes((0.1, bottom, 0.865, 2.8 / height))
+            axes = figure.add_axes((0.125, bottom, 0.84, 2.8 / height))
             _frame(axes, panel.name if len(panels) > 1 else "")
             _fill(axes, panel, order)
             if place == 0:  # above the plot: there is no corner that points keep away from
