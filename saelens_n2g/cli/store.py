@@ -12,7 +12,7 @@ Atlas = Annotated[Path, typer.Option(help="The store, one file.")]
 PLACE = Path("atlas.db")
 
 
-@app.command(epilog=example("collect runs/demo runs/study --store atlas.db", "collect runs/other --rename sae=sae-R4"))
+@app.command(epilog=example("collect runs/report/bases --store atlas.db", "collect runs/other --rename sae=sae-R4"))
 @shared()
 def collect(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished comparisons and studies.")],
