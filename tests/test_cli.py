@@ -209,6 +209,18 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
     assert "run the same command again" in ran.err
 
 
+def test_ctrl_c_within_a_report_ends_the_report(run, tmp_path, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dictionaries, "sweep", interrupted)
+    ran = run("report", "--layers", "0", "--at", "0,1", "--out", tmp_path)
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == "interrupted: run the same command again to go on"
+    assert not (tmp_path / "bases").exists(), "the next analysis is not begun"
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize("error", [InputError("thing", "one", "two\nlines"), RuntimeError("odd")])
 def test_debug_lets_the_traceback_through(monkeypatch, error):
     def fail(*_args, **_options):
