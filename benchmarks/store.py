@@ -17,7 +17,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,11 @@ def queries(store: Store) -> dict[str, str]:
     }
 
 
+def one_body(store: Store, draw: random.Random, units: Sequence[int], service: str) -> None:
+    """Read a body of a random unit."""
+    store.body(draw.choice(units), service)
+
+
 def measure(path: Path, rounds: int) -> Iterator[tuple[str, float]]:
     """Reading and searching."""
     with Store.open(path) as store:
@@ -140,13 +146,12 @@ def measure(path: Path, rounds: int) -> Iterator[tuple[str, float]]:
         ids = [number for (number,) in store.rows("SELECT id FROM units")]
         large, draw = ids[::10], random.Random(1)
         for service, some in (("statistics", ids), ("graph", large), ("neuroscope", large)):
-            seconds = median(rounds, 2000, lambda some=some, s=service: store.body(draw.choice(some), s))  # type: ignore[misc]
-            yield f"body {service}, us", seconds * 1e6
+            yield f"body {service}, us", median(rounds, 2000, partial(one_body, store, draw, some, service)) * 1e6
         yield "unit by address, us", median(rounds, 500, lambda: store.unit("m", "sae", 2, 10)) * 1e6
         yield "list by f1, ms", median(rounds, 3, lambda: store.listing("m", basis="sae", sort="f1", limit=50)) * 1e3
         for name, query in queries(store).items():
             for sort in ("place", "strength"):
-                seconds = median(rounds, 3, lambda q=query, s=sort: store.search(q, sort=s, limit=50))  # type: ignore[misc]
+                seconds = median(rounds, 3, partial(store.search, query, sort=sort, limit=50))
                 yield f"search {name} ({store.search(query, limit=0).total}), by {sort}, ms", seconds * 1e3
         before = time.process_time()
         damage = store.verify()

@@ -20,6 +20,8 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do wher
 
 install_import_hook("saelens_n2g", f"{__name__}.check")
 
+from tiny import tiny_corpus, tiny_model  # noqa: E402, F401  # fixtures of all files, imported behind the hook
+
 
 @pytest.fixture(scope="module")
 def one_thread():

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tiny import HIDDEN, LAYERS, VOCABULARY, write_model
 from transformers import AutoModelForCausalLM
 
 from saelens_n2g.bases.base import AffineBasis
@@ -27,7 +28,6 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, LAYERS, VOCABULARY, tiny_corpus, tiny_model, write_model  # noqa: F401  # fixtures
 
 SITE, LATER = Site(0, "resid_post"), Site(2, "resid_post")
 ROWS, WIDTH = 7, 12
@@ -271,7 +271,7 @@ def test_a_silent_unit_is_refused(subject, windows):
 
 
 @pytest.fixture
-def given(tmp_path, tiny_model, tiny_corpus):  # noqa: F811
+def given(tmp_path, tiny_model, tiny_corpus):
     """Two dictionaries of the tiny model, and the options of a study."""
     for layer in (0, 1):
         one = Dictionary.from_tied(torch.eye(HIDDEN), torch.zeros(HIDDEN), torch.zeros(HIDDEN))

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tiny import HIDDEN, LAYERS, write_model
 
 from saelens_n2g.bases.base import AffineBasis
 from saelens_n2g.bases.dictionary import Dictionary
@@ -33,7 +34,6 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, LAYERS, tiny_corpus, tiny_model, write_model  # noqa: F401  # fixtures
 
 SITE = Site(1, "resid_post")
 WORDS = {word: i + 5 for i, word in enumerate(NAMES)}
@@ -451,7 +451,7 @@ PEOPLE = ("Ann", "Bob", "Mary", "John", "Paris", "London", "Oslo", "Berlin")
 
 
 @pytest.fixture
-def given(tmp_path, tiny_model, tiny_corpus, monkeypatch):  # noqa: F811
+def given(tmp_path, tiny_model, tiny_corpus, monkeypatch):
     """A dictionary of the tiny model with few features, and the options of an analysis."""
     monkeypatch.setattr(ioi_command, "ioi_task", partial(ioi_task, names=PEOPLE))
     weight = torch.randn(24, HIDDEN, generator=torch.Generator().manual_seed(4))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from tiny import HIDDEN, MLP, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, MLP, PlainModel
 from typer.main import get_command
 
 from saelens_n2g import cli
@@ -244,7 +244,7 @@ def test_an_error_of_several_lines_is_one_line(run, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def graph(tiny_model, tmp_path_factory) -> Path:  # noqa: F811
+def graph(tiny_model, tmp_path_factory) -> Path:
     """Fires on " York" after " New" only."""
     tokenizer = PlainModel(tiny_model).tokenizer
     new, york = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" New", " York"))
@@ -312,7 +312,7 @@ def test_predict_without_the_tokenizer(run, graph, tmp_path):
 
 
 @pytest.fixture
-def basics(tiny_model, tiny_corpus, one_thread) -> list[object]:  # noqa: F811, ARG001
+def basics(tiny_model, tiny_corpus, one_thread) -> list[object]:  # noqa: ARG001
     """Options that every command on the tiny model shares."""
     return ["--model", tiny_model, "--corpus", tiny_corpus, "--tokens", 4000, "--width", 32, "--device", "cpu"]
 
@@ -548,7 +548,7 @@ def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
 
 
 @pytest.mark.model
-def test_the_feature_of_a_pattern_is_chosen(run, basics, tmp_path, tiny_model):  # noqa: F811
+def test_the_feature_of_a_pattern_is_chosen(run, basics, tmp_path, tiny_model):
     """A dictionary with one feature that reads off the embedding of a token, among random ones."""
     plain = PlainModel(tiny_model)
     (york,) = plain.tokenizer(" York", add_special_tokens=False)["input_ids"]
@@ -678,7 +678,7 @@ def test_errors_of_an_analysis_are_one_line(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def kept(tmp_path, tiny_model) -> Path:  # noqa: F811
+def kept(tmp_path, tiny_model) -> Path:
     """A dictionary that rebuilds everything, and says where it belongs."""
     both = torch.cat([torch.eye(HIDDEN), -torch.eye(HIDDEN)])
     one = Dictionary(both.T.contiguous(), torch.zeros(2 * HIDDEN), both, torch.zeros(HIDDEN))
@@ -718,7 +718,7 @@ def test_evaluate_says_what_a_dictionary_is_worth(run, basics, kept, tmp_path):
         (["--dictionary", "nothing"], ["nothing"]),
     ],
 )
-def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, monkeypatch, changes, named):  # noqa: F811
+def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, monkeypatch, changes, named):
     monkeypatch.chdir(tmp_path)
     narrow = Dictionary(torch.eye(7), torch.zeros(7), torch.eye(7), torch.zeros(7))
     save_saelens(tmp_path / "NARROW", narrow, SaeMetadata(str(tiny_model), "blocks.1.hook_resid_post", 32, True))
@@ -729,7 +729,7 @@ def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, m
 
 @pytest.mark.model
 @pytest.mark.usefixtures("few_names", "one_thread")
-def test_a_report_of_everything_goes_on_where_it_stopped(run, tiny_model, tiny_corpus, tmp_path, monkeypatch):  # noqa: F811
+def test_a_report_of_everything_goes_on_where_it_stopped(run, tiny_model, tiny_corpus, tmp_path, monkeypatch):
     text = {"tokens": "4000", "width": "32"}
     training = {"alphas": "3e-3", "expansions": "2", "seeds": "0,1", "batch": "64", "samples": "640"}
     few = {"units": "2", "fragment": "8", "dictionaries": "tied-R1", "samples": "640", "method": "suffix"}

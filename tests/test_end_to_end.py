@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import VOCABULARY, WIDTH, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import VOCABULARY, WIDTH, PlainModel
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.comparison import page, run, workspace
@@ -64,7 +64,7 @@ class Done(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread) -> Done:  # noqa: F811, ARG001
+def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread) -> Done:  # noqa: ARG001
     """One run that nothing disturbed. Tests copy its folder before they change anything in it."""
     config, folder = settings(tiny_model, tiny_corpus), tmp_path_factory.mktemp("run") / "out"
     return Done(config, folder, compare(config, folder, Reporter(quiet=True)))
@@ -142,7 +142,7 @@ class Text(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_model, tiny_corpus) -> Text:  # noqa: F811
+def plain(tiny_model, tiny_corpus) -> Text:
     model = PlainModel(tiny_model)
     text = Text([], [], [], [])
     for line in tiny_corpus.read_text().splitlines():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import PlainModel, tiny_model  # noqa: F401  (fixtures)
+from tiny import PlainModel
 
 from saelens_n2g.bases.formats import Dictionary
 from saelens_n2g.corpus import Windows
@@ -68,7 +68,7 @@ TEXT = windows(
 
 
 @pytest.fixture(scope="module")
-def subject(tiny_model) -> Subject:  # noqa: F811
+def subject(tiny_model) -> Subject:
     return Subject.load(str(tiny_model), device="cpu")
 
 
@@ -103,7 +103,7 @@ class ByHand:
         return sum(ce) / len(ce), sum(kl) / len(kl)
 
 
-def test_the_losses_are_those_of_plain_transformers_with_a_hook_by_hand(subject, tiny_model):  # noqa: F811
+def test_the_losses_are_those_of_plain_transformers_with_a_hook_by_hand(subject, tiny_model):
     dictionary = tied(64, HIDDEN)
     found = behaviour(subject, dictionary, SITE, TEXT, batch_windows=3)
     assert (found.site, found.windows, found.tokens, found.predictions) == ("1.resid_post", 4, 18, 15)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from tiny import HIDDEN, write_model
 
 from saelens_n2g.bases.dictionary import Dictionary
 from saelens_n2g.bases.directions import pca_basis
@@ -24,7 +25,6 @@ from saelens_n2g.causal.study import (
     Massive,
     Prompts,
     massive,
-    median_distance,
     rebuilt,
     run_basis,
     unique,
@@ -32,7 +32,8 @@ from saelens_n2g.causal.study import (
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from tests.tiny import HIDDEN, write_model
+from saelens_n2g.training.metrics import typical_limit
+from saelens_n2g.training.rows import ArrayRows
 
 SITE = Site(1, "resid_post")
 WORDS = {word: i + 5 for i, word in enumerate(NAMES)}
@@ -224,17 +225,18 @@ def test_what_a_dictionary_misses(subject, task, sae):
 
 def test_massive_positions_by_hand(subject, task, rows):
     mean = rows.mean(0)
-    distance = median_distance(rows, mean)
-    assert massive(subject, task, SITE, mean, distance) == Massive(0, int(task.last.sum()), 0.0, 0.0)
+    limit = 3 * float((rows - mean).norm(dim=1).median())
+    assert typical_limit(ArrayRows(rows), mean) == pytest.approx(limit)
+    assert massive(subject, task, SITE, mean, limit) == Massive(0, int(task.last.sum()), 0.0, 0.0)
     x, other = (subject.activations(ids, [SITE])[SITE] for ids in (task.ids, task.counterfactual_ids))
     apart = [
         ((x[i, at] - mean).norm().item(), (other[i, at] - x[i, at]).square().sum().item())
         for i, last in enumerate(task.last.tolist())
         for at in range(1, last + 1)
     ]
-    limit = sorted(a for a, _ in apart)[-5] / 3 - 1e-6
+    limit = sorted(a for a, _ in apart)[-5] - 3e-6
     found = massive(subject, task, SITE, mean, limit)
-    far = [(a, e) for a, e in apart if a > 3 * limit]
+    far = [(a, e) for a, e in apart if a > limit]
     assert found.positions == len(far) == 5
     assert found.variance == pytest.approx(sum(a * a for a, _ in far) / sum(a * a for a, _ in apart), rel=1e-4)
     assert found.edit == pytest.approx(sum(e for _, e in far) / sum(e for _, e in apart), rel=1e-4, abs=1e-9)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, MLP, VOCABULARY, WIDTH, PlainModel, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, MLP, VOCABULARY, WIDTH, PlainModel
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
@@ -261,7 +261,7 @@ def settings(model: Path, corpus: Path, **options) -> LayersConfig:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: F811, ARG001
+def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: ARG001
     """Settings, folder and result of a run that nothing disturbed."""
     config, folder = settings(tiny_model, tiny_corpus), tmp_path_factory.mktemp("layers") / "out"
     return config, folder, run_layers(config, folder, QUIET)
@@ -412,7 +412,7 @@ def test_a_unit_without_graph_counts_as_one_that_never_fires(done, tmp_path, mon
 
 @pytest.mark.model
 @pytest.mark.parametrize("basis", ["random", "pca"])
-def test_any_basis_will_do(tiny_model, tiny_corpus, tmp_path, basis):  # noqa: F811
+def test_any_basis_will_do(tiny_model, tiny_corpus, tmp_path, basis):
     config = settings(tiny_model, tiny_corpus, basis=basis, layers=(1,), methods=("suffix",))
     found = run_layers(config, tmp_path, QUIET).layers[0]
     assert found.site == "1.resid_post"
@@ -421,7 +421,7 @@ def test_any_basis_will_do(tiny_model, tiny_corpus, tmp_path, basis):  # noqa: F
 
 
 @pytest.mark.model
-def test_dictionaries_lie_in_a_folder_for_each_layer(tiny_model, tiny_corpus, tmp_path):  # noqa: F811
+def test_dictionaries_lie_in_a_folder_for_each_layer(tiny_model, tiny_corpus, tmp_path):
     weight = torch.nn.functional.normalize(torch.randn(48, HIDDEN, generator=torch.Generator().manual_seed(0)), dim=1)
     for number in (0, 1):
         about = SaeMetadata("tiny", f"blocks.{number}.hook_resid_post", WIDTH, True)
@@ -437,7 +437,7 @@ def test_dictionaries_lie_in_a_folder_for_each_layer(tiny_model, tiny_corpus, tm
 
 
 @pytest.mark.model
-def test_a_method_that_reads_gets_text_and_activations(tiny_model, tiny_corpus, tmp_path, monkeypatch):  # noqa: F811
+def test_a_method_that_reads_gets_text_and_activations(tiny_model, tiny_corpus, tmp_path, monkeypatch):
     model, seen = PlainModel(tiny_model), dict[str, object]()
 
     def reading(unit, evidence, context, _options):
@@ -479,14 +479,14 @@ def test_groups_of_units_change_nothing(done, tmp_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_a_layer_that_there_is_not_is_refused_before_any_work(tiny_model, tiny_corpus, tmp_path, calls):  # noqa: F811
+def test_a_layer_that_there_is_not_is_refused_before_any_work(tiny_model, tiny_corpus, tmp_path, calls):
     with pytest.raises(InputError, match="layer of site"):
         run_layers(settings(tiny_model, tiny_corpus, layers=(0, 7)), tmp_path, QUIET)
     assert not calls
 
 
 @pytest.mark.model
-def test_the_command(tiny_model, tiny_corpus, tmp_path, capsys):  # noqa: F811
+def test_the_command(tiny_model, tiny_corpus, tmp_path, capsys):
     options = {"model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 6_000, "width": WIDTH, "units": 2}
     path = layers_command(
         out=tmp_path, reporter=QUIET, layers="0, 1", methods="suffix", augmenter="none", device="cpu", **options

@@ -408,7 +408,7 @@ def test_processes_without_a_gpu_or_a_place_to_meet_are_told_so(monkeypatch):
 @pytest.mark.model
 @pytest.mark.parametrize("command", ["train --layer 1 --alpha 3e-3", "sweep --layers 1 --alphas 3e-3"])
 def test_commands_of_two_processes_make_what_one_makes(tmp_path, command):
-    from tests.tiny import write_corpus, write_model  # not for the processes that run this file
+    from tiny import write_corpus, write_model  # not for the processes that run this file
 
     model, corpus = write_model(tmp_path / "model"), write_corpus(tmp_path / "text.jsonl")
     root = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_corpus, write_gpt2, write_neox  # noqa: F401  # a fixture is used by its name
+from tiny import write_gpt2, write_neox
 
 from saelens_n2g.commands import dictionaries
 from saelens_n2g.commands.recipes import known_settings, read_settings
@@ -147,7 +147,7 @@ def test_settings_that_no_command_has_are_refused(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.model
-def test_cunninghams_recipe_runs_and_costs_what_it_said(pythia, tiny_corpus, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_cunninghams_recipe_runs_and_costs_what_it_said(pythia, tiny_corpus, tmp_path, monkeypatch, capsys):
     """Tokens and steps are counted from the moment that training begins."""
     small = {"model": str(pythia), "corpus": str(tiny_corpus), "layers": "0,1", "alphas": "1e-3,1e-2"}
     settings = write(tmp_path / "mine.json", "cunningham", **small, expansions="0.5,2", memory=None)
@@ -191,7 +191,7 @@ def test_cunninghams_recipe_runs_and_costs_what_it_said(pythia, tiny_corpus, tmp
 
 
 @pytest.mark.model
-def test_gpt2s_recipe_runs_from_the_command_line(gpt2, tiny_corpus, tmp_path):  # noqa: F811
+def test_gpt2s_recipe_runs_from_the_command_line(gpt2, tiny_corpus, tmp_path):
     small = {"model": str(gpt2), "corpus": str(tiny_corpus), "layers": "1", "alphas": "3e-3", "choices": ["k=2"]}
     settings = write(tmp_path / "mine.json", "gpt2", **small, expansions="2")
 
@@ -213,7 +213,7 @@ def test_gpt2s_recipe_runs_from_the_command_line(gpt2, tiny_corpus, tmp_path):  
 
 
 @pytest.mark.model
-def test_layer_by_layer_gives_the_same_dictionaries(pythia, tiny_corpus, tmp_path, monkeypatch):  # noqa: F811
+def test_layer_by_layer_gives_the_same_dictionaries(pythia, tiny_corpus, tmp_path, monkeypatch):
     """With little memory there are two passes, each in its folder, and the weights are those of one."""
     monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)
     plain = {**SMALL, "model": str(pythia), "corpus": str(tiny_corpus), "layers": "0,1", "expansions": "2"}
@@ -235,7 +235,7 @@ def test_layer_by_layer_gives_the_same_dictionaries(pythia, tiny_corpus, tmp_pat
 
 
 @pytest.mark.model
-def test_one_dictionary_says_its_cost_first_and_only_then_trains(pythia, tiny_corpus, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_one_dictionary_says_its_cost_first_and_only_then_trains(pythia, tiny_corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)
     settings = write(tmp_path / "mine.json", "tied", model=str(pythia), corpus=str(tiny_corpus), layer=0)
     out = tmp_path / "out"
@@ -254,7 +254,7 @@ def test_one_dictionary_says_its_cost_first_and_only_then_trains(pythia, tiny_co
     assert "estimate" not in third.err, "there is nothing left to be done"
 
 
-def test_a_finished_sweep_is_not_done_again(pythia, tiny_corpus, tmp_path, capsys):  # noqa: F811
+def test_a_finished_sweep_is_not_done_again(pythia, tiny_corpus, tmp_path, capsys):
     asked = {**SMALL, "model": str(pythia), "corpus": str(tiny_corpus), "alphas": "1e-3,3e-3", "expansions": "1"}
     said, written = [], []
     for _ in range(2):

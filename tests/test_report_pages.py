@@ -237,6 +237,8 @@ def test_layers_follow_from_the_depth(monkeypatch):
     assert layers("embedded") == ("0,1,2,3,6,12", "1,15")
     assert layers("gpt2") == ("0,1,2,3,4,5", "1,6")
     assert layers("two") == ("0,1", "0,1")
+    small = asked(plan(PARTS, Path("r"), model="gpt2", small=True))
+    assert small["bases"]["--layers"] == ["0,1,2"], "of any model"
     with pytest.raises(InputError, match="at least two layers"):
         layers("one")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import HIDDEN, WIDTH, tiny_corpus, tiny_model  # noqa: F401  (fixtures)
+from tiny import HIDDEN, WIDTH
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
@@ -58,7 +58,7 @@ def settings(model: Path, corpus: Path, **options) -> StudyConfig:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: F811, ARG001
+def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: ARG001
     """Settings, folder and result of a study that nothing disturbed."""
     config, folder = settings(tiny_model, tiny_corpus), tmp_path_factory.mktemp("study") / "out"
     return config, folder, run_study(config, folder, QUIET)
@@ -243,7 +243,7 @@ def plant(config: StudyConfig, workspace: Workspace, folder: Path) -> None:
 
 
 @pytest.mark.model
-def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: F811, ARG001
+def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: ARG001
     rule = UnitRule(units=PLANTED + 1, max_density=0.2, min_fit_firing=4, min_test_firing=2)
     config = settings(tiny_model, tiny_corpus, layers=(0,), dictionaries={}, bases=("random",))
     config = replace(config, run=replace(config.run, rule=rule, exemplars=20))
@@ -267,7 +267,7 @@ def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_
 
 
 @pytest.mark.model
-def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: F811, ARG001
+def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: ARG001
     config = settings(tiny_model, tiny_corpus, layers=(0,), dictionaries={}, bases=("random", "pca"))
     config = replace(config, run=replace(config.run, rule=replace(config.run.rule, min_fit_firing=10**6)))
     result = run_study(config, tmp_path, QUIET)
@@ -380,7 +380,7 @@ def test_what_is_typed_becomes_settings():
 
 
 @pytest.mark.model
-def test_the_command_and_the_recipe(tiny_model, tiny_corpus, tmp_path, monkeypatch, capsys, undrawn):  # noqa: F811, ARG001
+def test_the_command_and_the_recipe(tiny_model, tiny_corpus, tmp_path, monkeypatch, capsys, undrawn):  # noqa: ARG001
     options = {
         "model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 6_000, "width": WIDTH, "units": 2,
         "layers": "1", "bases": "random", "dictionaries": "tied-R1", "samples": 1024, "fragment": 8, "method": "suffix",

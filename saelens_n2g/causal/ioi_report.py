@@ -60,8 +60,8 @@ def findings(result: IoiResult) -> list[str]:
         whole = _number(one.closed(one.everything, "held_out", result.config.seed), sign=False)
         said.append(f"All {one.differ:,} features of {one.name} that differ close {whole} of the gap together.")
     for method, title in TITLES.items():
-        found = [one for one in result.versus() if one.method == method and one.held_out is not None]
-        ahead, behind = ([_place(one) for one in found if _apart(one.held_out) == sign] for sign in (1, -1))
+        found = [(one, one.held_out.sign) for one in result.versus() if one.method == method and one.held_out]
+        ahead, behind = ([_place(one) for one, sign in found if sign == side] for side in (1, -1))
         if found:
             said.append(
                 f"{title}: of {len(found)} comparisons with principal components by as many features the dictionary is "
@@ -133,17 +133,10 @@ def _both(result: IoiResult, one: Curves, point: Point) -> str:
 def _versus(result: IoiResult) -> list[list[str]]:
     rows: dict[tuple[str, str, str], list[str]] = {}
     for one in result.versus():
-        cell = "–" if one.held_out is None else _number(one.held_out) + "*" * abs(_apart(one.held_out))
+        cell = "–" if one.held_out is None else _number(one.held_out) + "*" * abs(one.held_out.sign)
         rows.setdefault((one.dictionary, one.other, one.method), []).append(cell)
     names = {"ranked": "effect", "acdc": "ACDC"}
     return [[a, b, names[method], *cells] for (a, b, method), cells in rows.items()]
-
-
-def _apart(found: Summary | None) -> int:
-    """1 or -1 where the interval lies on that side of 0, else 0."""
-    if found is None or found.low is None or found.high is None:
-        return 0
-    return int(found.low > 0) - int(found.high < 0)
 
 
 def _number(found: Summary, digits: int = 2, *, sign: bool = True) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,7 +38,6 @@ from saelens_n2g.progress import Tick
 from saelens_n2g.scoring import Summary
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
-from saelens_n2g.training.metrics import TYPICAL
 
 SIZES = (8, 16, 32, 64, 128)
 """Numbers of features whose share of the gap is reported."""
@@ -286,11 +284,11 @@ def _both(subject: Subject, task: IoiTask, site: Site) -> tuple[Float[Tensor, "n
     return x, other
 
 
-def massive(subject: Subject, task: IoiTask, site: Site, mean: Float[Tensor, "d"], distance: float) -> Massive:
-    """See `Massive`. mean: of the corpus at `site`; distance: the median one of its activations from there."""
+def massive(subject: Subject, task: IoiTask, site: Site, mean: Float[Tensor, "d"], limit: float) -> Massive:
+    """See `Massive`. mean, limit: of the corpus at `site`, its mean and its `training.metrics.typical_limit`."""
     x, other = _both(subject, task, site)
     apart, edit = (x - mean).norm(dim=-1), (other - x).square().sum(-1)
-    far = apart > TYPICAL * distance
+    far = apart > limit
     return Massive(
         int(far.sum()),
         len(x),
@@ -311,11 +309,6 @@ def rebuilt(subject: Subject, task: IoiTask, site: Site, basis: SaeBasis) -> dic
         "fvu_edit": float(edit.square().sum() / (other - x).square().sum()),
         "l0": float((codes > 0).sum(-1).float().mean()),
     }
-
-
-def median_distance(rows: Float[Tensor, "n d"], mean: Float[Tensor, "d"]) -> float:
-    """Of rows from their mean."""
-    return float(torch.linalg.vector_norm(rows - mean, dim=-1).median())
 
 
 def unique(names: Sequence[str]) -> list[str]:

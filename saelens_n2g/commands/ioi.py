@@ -23,7 +23,6 @@ from saelens_n2g.causal.study import (
     Massive,
     Prompts,
     massive,
-    median_distance,
     rebuilt,
     run_basis,
     unique,
@@ -34,6 +33,8 @@ from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.jobs.artefacts import committed, fingerprint, publishing, read_json, require, sha256_of, write_json
 from saelens_n2g.progress import Reporter
 from saelens_n2g.sites import Site
+from saelens_n2g.training.metrics import typical_limit
+from saelens_n2g.training.rows import ArrayRows
 
 if TYPE_CHECKING:
     from saelens_n2g.bases.dictionary import Dictionary
@@ -240,7 +241,7 @@ class _Ioi:
         if committed(place) != key:
             rows = self.rows()
             mean = rows.mean(0, dtype=torch.float64).float()
-            found = massive(self.subject, self.task, self.site, mean, median_distance(rows, mean))
+            found = massive(self.subject, self.task, self.site, mean, typical_limit(ArrayRows(rows), mean))
             with publishing(place, key) as work:
                 write_json(work / "massive.json", found._asdict())
         require(place, "massive activations")

@@ -49,6 +49,8 @@ SMALL: Sizes = {
 SHARES = (0.0, 1 / 30, 1 / 15, 0.1, 0.2, 0.4)
 """How deep the layers are that bases are compared at, where none are named. The time of a layer grows with its depth,
 and nothing is explained well behind the first third (docs/layers.md)."""
+FEW = 3
+"""How many of them `--small` takes."""
 USUAL = {"device": "auto", "dtype": "float32", "bos": "auto"}
 """What commands do where nothing is said, left out of those that the report shows."""
 
@@ -90,9 +92,11 @@ def report(
     Raises the first error of an analysis that failed, after the report of the others is written; `InputError` for
     settings that cannot be.
     """
-    chosen = _chosen(parts)
-    steps = plan(chosen, out, layers=layers, at=at, pattern=pattern, small=small, **common)
-    command = _command(out, parts=parts, layers=layers, at=at, pattern=pattern, small=small, **common)
+    settings: dict[str, Any] = {"layers": layers, "at": at, "pattern": pattern, "small": small}
+    settings |= {name: value for name, value in common.items() if value != USUAL.get(name)}
+    steps = plan(_chosen(parts), out, **settings)
+    given = {"parts": None if parts == ",".join(PARTS) else parts, **settings}
+    command = shlex.join(["saelens-n2g", "report", *_flags(given), "--out", str(out)])
     place = out / REPORT
     key = fingerprint([VERSION, versions(), [step.command for step in steps]])
     if finished_before(place, key, "report", reporter.note):
@@ -154,23 +158,25 @@ def plan(
     """The analyses that make a report. Raises `InputError` for settings that cannot be."""
     from saelens_n2g.causal.patterns import APOSTROPHE, compiled
 
-    if not {"dictionaries"} <= set(parts) and {"ioi", "case"} & set(parts):
+    if "dictionaries" not in parts and {"ioi", "case"} & set(parts):
         raise InputError("option parts", "dictionaries beside ioi and case, which use them", ", ".join(parts))
     if pattern is not None:
         compiled(pattern)
     sizes = SMALL if small else FULL
-    spread, (early, late) = _layers(layers, at, model, revision)
-    told = {name: value for name, value in common.items() if value != USUAL.get(name)}
-    shared = _flags({"model": model, "revision": revision, **told})
+    spread, (early, late) = _layers(layers, at, model, revision, SHARES[:FEW] if small else SHARES)
+    shared = _flags({"model": model, "revision": revision, **common})
     sites = [f"{layer}.resid_post" for layer in (early, late)]
     trained = _names(sizes["dictionaries"])
-    places = [str(out / "dictionaries" / f"{site}-{name}" / "sae") for site in sites for name in (trained[-1],)]
-    several = [str(out / "dictionaries" / f"{sites[1]}-{name}" / "sae") for name in trained]
+
+    def place(site: str, name: str) -> str:
+        return str(out / "dictionaries" / f"{site}-{name}" / "sae")
+
+    first, second = (place(site, trained[-1]) for site in sites)
     own: dict[str, tuple[str, Mapping[str, Any]]] = {
         "dictionaries": ("sweep", {"layers": f"{early},{late}", "clip": CLIP, "wandb": "disabled"}),
-        "bases": ("study", {} if small and layers is None and model == "embedded" else {"layers": spread}),
-        "ioi": ("ioi", {"layer": late, "dictionary": several}),
-        "case": ("case", {"dictionary": places[0], "later": places[1], "pattern": pattern or APOSTROPHE}),
+        "bases": ("study", {"layers": spread}),
+        "ioi": ("ioi", {"layer": late, "dictionary": [place(sites[1], name) for name in trained]}),
+        "case": ("case", {"dictionary": first, "later": second, "pattern": pattern or APOSTROPHE}),
     }
     return [
         Step(part, (verb, *_flags({**sizes[part], **options}), *shared, "--out", str(out / part)))
@@ -196,15 +202,17 @@ def _names(sizes: Mapping[str, str]) -> list[str]:
     return [name for name, config in known.items() if (config.expansion, config.seed) == (size, seed)]
 
 
-def _layers(layers: str | None, at: str | None, model: str, revision: str | None) -> tuple[str, tuple[int, int]]:
-    """Layers to compare bases at, and the two with dictionaries."""
+def _layers(
+    layers: str | None, at: str | None, model: str, revision: str | None, shares: Sequence[float]
+) -> tuple[str, tuple[int, int]]:
+    """Layers to compare bases at, by default at these shares of the depth, and the two with dictionaries."""
     if layers is None or at is None:
         from saelens_n2g.booting import depth_of
 
         depth = depth_of(model, revision)
         if depth < 2:
             raise InputError(f"model {model}", "at least two layers", str(depth))
-        layers = layers or ",".join(map(str, _spread(depth)))
+        layers = layers or ",".join(map(str, _spread(depth, shares)))
         at = at or f"{min(1, depth // 2 - 1)},{depth // 2}"
     pair = values_of(at, int)
     if len(pair) != 2 or not pair[0] < pair[1]:
@@ -212,11 +220,11 @@ def _layers(layers: str | None, at: str | None, model: str, revision: str | None
     return layers, (pair[0], pair[1])
 
 
-def _spread(depth: int) -> list[int]:
-    """As many layers as `SHARES`, or all there are: those nearest to the shares, then the first of the others."""
-    chosen = {min(round(share * depth), depth - 1) for share in SHARES}
+def _spread(depth: int, shares: Sequence[float]) -> list[int]:
+    """As many layers as shares, or all there are: those nearest to the shares, then the first of the others."""
+    chosen = {min(round(share * depth), depth - 1) for share in shares}
     others = [layer for layer in range(depth) if layer not in chosen]
-    return sorted([*chosen, *others[: len(SHARES) - len(chosen)]])
+    return sorted([*chosen, *others[: len(shares) - len(chosen)]])
 
 
 def _chosen(parts: str) -> list[str]:
@@ -236,10 +244,3 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
                 continue
             found += [f"--{name}"] if one is True or one == "" else [f"--{name}", str(one)]
     return found
-
-
-def _command(out: Path, *, parts: str, **options: Any) -> str:
-    """What makes the whole report again; options at their defaults are left out."""
-    told = {name: value for name, value in options.items() if value != USUAL.get(name)}
-    given = {"parts": None if parts == ",".join(PARTS) else parts, **told}
-    return shlex.join(["saelens-n2g", "report", *_flags(given), "--out", str(out)])

@@ -8,7 +8,7 @@ from typing import Any
 from saelens_n2g.jobs.artefacts import read_format
 from saelens_n2g.report.chapters import Chapter, Figure, expecting, read_text
 from saelens_n2g.sites import Site
-from saelens_n2g.training.sweep_report import FORMAT, SWEEP, VERSION, pca_at
+from saelens_n2g.training.sweep_report import FORMAT, SWEEP, VERSION, ce_score, pca_at
 
 KINDS = {
     "frontier": "FVU against L0 at {site}: lower and further left is better. The line: principal components.",
@@ -68,7 +68,7 @@ def _said(value: Mapping[str, Any], site: str) -> Iterator[str]:
             f"with {few['l0']:.0f}{pca}."
         )
     dead = [p["test"]["dead"] / (p["test"]["dead"] + p["test"]["alive"]) for p in points]
-    scores = [s for p in points if (s := _score(p)) is not None]
+    scores = [s for p in points if (s := ce_score(p)) is not None]
     model = (
         f"; with them in place {_range(scores, '.3f')} of the loss that zeros would cost is avoided" if scores else ""
     )
@@ -80,11 +80,6 @@ def _range(values: Sequence[float], digits: str) -> str:
     """`0.1 to 0.4`, or one number where they are the same."""
     low, high = f"{min(values):{digits}}", f"{max(values):{digits}}"
     return low if low == high else f"{low} to {high}"
-
-
-def _score(point: Mapping[str, Any]) -> float | None:
-    found = point["behaviour"]
-    return None if found is None else found["model_performance_preservation"]["ce_loss_score"]
 
 
 def _alike(known: Mapping[str, Any], points: Sequence[Mapping[str, Any]], site: str) -> Iterator[str]:

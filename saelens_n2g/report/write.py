@@ -23,8 +23,7 @@ def write_report(
     """Publish the report of finished analyses as `folder`.
 
     key: what decides it, for the marker. command: what makes it again. missing: analyses that could not be done, and
-    why. Raises `ArtefactError` for a file of an analysis
-    that is missing.
+    why. Raises `ArtefactError` for a file of an analysis that is missing.
     """
     title, text = title_of(chapters), summary(chapters, command, missing or {})
     links = [("index.html", "Summary"), *((f"{one.name}.html", one.title) for one in chapters)]

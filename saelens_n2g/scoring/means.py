@@ -32,6 +32,13 @@ class Summary:
     n: int
     """Units that count in the mean."""
 
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies on that side of 0; 0 where it does not, or where there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
 
 def summarise(values: Sequence[float | None], *, seed: int, resamples: int = 2000) -> Summary:
     """Mean and median over the units whose value is defined, with the percentile bootstrap interval of the mean.

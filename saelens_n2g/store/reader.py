@@ -13,13 +13,12 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.store.bodies import Body
 from saelens_n2g.store.records import Basis, Hits, Layer, Model, Page, Place, Similar, Source, Unit
-from saelens_n2g.store.schema import FIGURES, INDEX_BITS, body_key, connect, speaking, unit_key
+from saelens_n2g.store.schema import FIGURES, INDEX_BITS, Closing, body_key, connect, speaking, unit_key
 
 PLACE = "place"
 """Sorted by basis, layer, index."""
@@ -39,7 +38,7 @@ _LAYER = (
 )
 
 
-class Store:
+class Store(Closing):
     """An open store; `Store.open` makes one. One thread at a time may use it."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -51,14 +50,6 @@ class Store:
     def open(cls, path: Path) -> "Store":
         """Raises `InputError` if there is nothing at `path`, `ArtefactError` if it is no store of this version."""
         return cls(path, connect(path, write=False))
-
-    def __enter__(self) -> "Store":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file; may be called twice."""

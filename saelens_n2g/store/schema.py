@@ -15,7 +15,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from saelens_n2g.errors import ArtefactError, InputError
@@ -100,6 +100,20 @@ STEPS: tuple[Step, ...] = (
     ),
 )
 """By version: the first makes version 1. A step is never changed once a release has it; new ones are put behind."""
+
+
+class Closing:
+    """What is closed at the end of its `with` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        raise NotImplementedError
 
 
 def unit_key(layer_id: int, index: int) -> int:

@@ -15,7 +15,6 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -25,7 +24,7 @@ from saelens_n2g.jobs.artefacts import ensure_folder
 from saelens_n2g.store.bodies import Body, compress, digest, row_digest, serialise
 from saelens_n2g.store.postings import EVERY, Strengths, change, pack_tokens, unpack_tokens
 from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, Source, SourceFacts, UnitFacts
-from saelens_n2g.store.schema import FIGURES, INDEX_BITS, body_key, connect, speaking, unit_key
+from saelens_n2g.store.schema import FIGURES, INDEX_BITS, Closing, body_key, connect, speaking, unit_key
 
 SIMILARITY = "similarity"
 """The service that is not part of what a unit is imported with."""
@@ -36,7 +35,7 @@ _UPSERT = (
 )
 
 
-class Writer:
+class Writer(Closing):
     """Opens the store at `path` for writing, or makes it.
 
     Raises `InputError` if another process writes to it or the place cannot be written, `ArtefactError` for a file of
@@ -60,14 +59,6 @@ class Writer:
         self._tokens: dict[str, int] = {}
         self._removed: list[tuple[int, Strengths]] = []
         self._added: list[tuple[int, Strengths]] = []
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Make the store one plain file, unless others read it at this moment, and let go of it."""

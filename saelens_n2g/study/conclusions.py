@@ -23,16 +23,9 @@ MAIN = "random"
 """The text that conclusions are drawn from: all windows of the test documents."""
 
 
-def sign(difference: Summary) -> int:
-    """1 or -1 where the interval lies on that side of 0; 0 where it does not, or where there is none."""
-    if difference.low is None or difference.high is None:
-        return 0
-    return int(difference.low > 0) - int(difference.high < 0)
-
-
 def clear(difference: Summary) -> bool:
     """Whether the interval leaves 0 out; False where there is none."""
-    return sign(difference) != 0
+    return difference.sign != 0
 
 
 def shown(one: Versus) -> bool:
@@ -110,7 +103,7 @@ def second_control(result: StudyResult) -> list[str]:
     pair = next((v for v in result.versus if (v.a, v.b) == CONTROL and v.text == MAIN), None)
     if pair is None:
         return []
-    below = shown(pair) and sign(pair.matched) > 0
+    below = shown(pair) and pair.matched.sign > 0
     means = {layer: [result.mean(name, "graph", MAIN, "f1", layer).mean for name in CONTROL] for layer in result.layers}
     above = [str(n) for n, (a, b) in means.items() if a is not None and b is not None and b >= a]
     where = f" By all units they are not below PCA at layers {', '.join(above)}." if above else ""
@@ -141,7 +134,7 @@ def _of_spread(result: StudyResult) -> list[str]:
     apart = low.high is not None and high.low is not None and low.high < high.low
     if pair.pairs < PAIRS:
         return said
-    if shown(pair) and sign(pair.matched) < 0:
+    if shown(pair) and pair.matched.sign < 0:
         return [*said, "So spread is not all of the reason: random directions are ahead of PCA at equal spread too."]
     if apart and middle[pca] < middle[other]:
         said.append(
@@ -172,7 +165,7 @@ def without_massive(result: StudyResult) -> list[str]:
     """The comparisons of which something else is to be said without units of massive activations."""
     said = []
     for one, other in zip(result.versus, result.typical.versus, strict=True):
-        verdicts = [sign(v.matched) if shown(v) else 0 for v in (one, other)]
+        verdicts = [v.matched.sign if shown(v) else 0 for v in (one, other)]
         if one.text == MAIN and verdicts[0] != verdicts[1]:
             said.append(f"Without units of massive activations. {sentence(other)}")
     return said
@@ -237,7 +230,7 @@ def disagreements(result: StudyResult) -> list[str]:
         other = by.get((a, b, "held_out"))
         if text != MAIN or other is None:
             continue
-        if shown(one) and shown(other) and sign(one.matched) != sign(other.matched):
+        if shown(one) and shown(other) and one.matched.sign != other.matched.sign:
             said.append(
                 f"{title_of(a)} and {title_of(b)}: {TEXT_TITLES[MAIN].lower()} {signed(one.matched)}, "
                 f"{TEXT_TITLES['held_out'].lower()} {signed(other.matched)}."

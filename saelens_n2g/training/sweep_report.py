@@ -83,7 +83,7 @@ def table_of(points: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for point in points:
         test, model = point["test"], point["behaviour"]
-        score = model and model["model_performance_preservation"]["ce_loss_score"]
+        score = ce_score(point)
         kl = model and model["model_behavior_preservation"]["kl_div_with_sae"]
         what = f"{point['site']}  {point['name']:{width}s}"
         lines.append(
@@ -91,6 +91,13 @@ def table_of(points: Sequence[Mapping[str, Any]]) -> str:
             f"dead {test['dead']:,} of {test['dead'] + test['alive']:,}"
         )
     return "\n".join(lines)
+
+
+def ce_score(point: Mapping[str, Any]) -> float | None:
+    """Share of the loss caused by zeros that a dictionary's reconstruction avoids; None where unknown. A point is as in
+    `sweep.json`."""
+    found = point["behaviour"]
+    return None if found is None else found["model_performance_preservation"]["ce_loss_score"]
 
 
 def write_comparison(
