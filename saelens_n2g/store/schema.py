@@ -15,7 +15,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from saelens_n2g.errors import ArtefactError, InputError
@@ -102,10 +102,13 @@ STEPS: tuple[Step, ...] = (
 """By version: the first makes version 1. A step is never changed once a release has it; new ones are put behind."""
 
 
+Self = TypeVar("Self", bound="Closing")
+
+
 class Closing:
     """What is closed at the end of its `with` block."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
