@@ -6,6 +6,7 @@ machine or the time.
 
 import hashlib
 import json
+import struct
 import zlib
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ DIGEST = 16
 """Bytes of SHA-256 that are kept."""
 HEADER = bytes.fromhex("1f8b08000000000000ff")
 """How gzip data begins here: no name, no time, no word of how or on which system it was made."""
+LAST = bytes.fromhex("0300")
+"""The empty block that compressed data ends with."""
 
 
 class Body(NamedTuple):
@@ -64,7 +67,12 @@ def serialise(value: Any) -> bytes:
 
 
 def compress(raw: bytes) -> bytes:
-    """Gzip data without time or name; the same bytes for the same version of zlib."""
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    packed = packer.compress(raw) + packer.flush()
-    return HEADER + packed[len(HEADER) :]
+    """Gzip data without time or name; the same bytes for the same version of zlib.
+
+    The first character and the rest are compressed apart and end at whole bytes, with nothing but an empty block behind
+    them, so that text can be put around and inside without unpacking (`saelens_n2g.store.splice`).
+    """
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    first = packer.compress(raw[:1]) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = packer.compress(raw[1:]) + packer.flush(zlib.Z_FULL_FLUSH)
+    return HEADER + first + rest + LAST + struct.pack("<II", zlib.crc32(raw), len(raw) & 0xFFFFFFFF)

@@ -101,6 +101,18 @@ class Store(Closing):
         )
         return [name for (name,) in self.rows(query, body_key(unit_id, 0), body_key(unit_id, 255))]
 
+    def services_of(self, layer_id: int, among: int = 64) -> list[str]:
+        """Names of what is stored of units of a layer, going by the first of them."""
+        first = (layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1, among)
+        units = [number for (number,) in self.rows("SELECT id FROM units WHERE id BETWEEN ? AND ? LIMIT ?", *first)]
+        return sorted({name for number in units for name in self.services(number)})
+
+    def sources_of(self, layer_id: int) -> list[Source]:
+        """What units of a layer were imported from."""
+        query = "SELECT DISTINCT source_id FROM units WHERE id BETWEEN ? AND ?"
+        rows = self.rows(query, layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1)
+        return [self.source(number) for (number,) in rows]
+
     def sources(self) -> list[Source]:
         """What was imported, in that order."""
         rows = self.rows("SELECT id, checksum, name, kind, done, total, provenance FROM sources ORDER BY id")
@@ -108,10 +120,11 @@ class Store(Closing):
 
     def source(self, number: int) -> Source:
         """Where a unit comes from. Raises `InputError` for an unknown number."""
-        found = [one for one in self.sources() if one.id == number]
-        if not found:
+        columns = "id, checksum, name, kind, done, total, provenance"
+        rows = self.rows(f"SELECT {columns} FROM sources WHERE id = ?", number)
+        if not rows:
             raise InputError(f"source {number}", "a number that the store knows", "none")
-        return found[0]
+        return Source._make((*rows[0][:6], _parsed(rows[0][6])))
 
     # --- units ----------------------------------------------------------------------------------------------------
 
@@ -148,6 +161,15 @@ class Store(Closing):
         """What is stored of a unit under the name of a service; None if nothing is."""
         return self._body("unit_bodies", unit_id, service)
 
+    def bodies(self, unit_id: int) -> dict[str, Body]:
+        """All that is stored of a unit, by service."""
+        query = (
+            "SELECT s.name, u.body, u.etag, u.size FROM unit_bodies u JOIN services s ON s.id = u.service_id "
+            "WHERE u.id BETWEEN ? AND ?"
+        )
+        rows = self.rows(query, body_key(unit_id, 0), body_key(unit_id, 255))
+        return {name: Body(body, etag.hex(), size) for name, body, etag, size in rows}
+
     def layer_body(self, layer_id: int, service: str) -> Body | None:
         """The same of a layer."""
         return self._body("layer_bodies", layer_id, service)
@@ -164,6 +186,13 @@ class Store(Closing):
             unit_id,
         )
         return [Similar(unit, *row[1:]) for unit, row in zip(self.units(row[0] for row in rows), rows, strict=True)]
+
+    def columns(self, layer_id: int, *names: str) -> list[tuple[float | int | None, ...]]:
+        """Values of some `FIGURES` of every unit of a layer, by index. Raises `InputError` for other names."""
+        for name in names:
+            self._known(name, tuple(FIGURES), "column")
+        first = (layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1)
+        return self.rows(f"SELECT {', '.join(names)} FROM units WHERE id BETWEEN ? AND ? ORDER BY id", *first)
 
     def listing(
         self,

@@ -142,7 +142,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         raise InputError(f"store {path}", "a file that `saelens-n2g collect` has made", "nothing there")
     uri = f"file:{quote(str(path.absolute()))}?mode={'rwc' if write else 'ro'}"
     try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
     except sqlite3.OperationalError as error:
         raise InputError(f"store {path}", "a file that can be opened", str(error)) from error
     try:
