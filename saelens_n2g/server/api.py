@@ -265,12 +265,11 @@ def _packed(answer: Answer, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int
 
 def accepts_gzip(value: bytes) -> bool:
     """Whether a client that sends this `Accept-Encoding` takes gzip (RFC 9110, 12.5.3)."""
-    if b"gzip" not in value and b"*" not in value:
-        return False
+    value = value.lower()
     if b";" not in value:
-        return True
+        return b"gzip" in value or b"*" in value
     weights = {}
-    for part in value.decode("latin-1").lower().split(","):
+    for part in value.decode("latin-1").split(","):
         name, _, weight = part.partition(";")
         weights[name.strip()] = weight.replace(" ", "")
     found = weights.get("gzip", weights.get("*"))

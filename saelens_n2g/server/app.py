@@ -49,6 +49,6 @@ class Atlas:
                 return
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; may be called twice."""
         self.workers.close()
         self.store.close()

@@ -9,13 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.server.address import read_index, read_place, segments
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Parameter, read_query
+from saelens_n2g.server.openapi import description
 from saelens_n2g.server.pages import views
 from saelens_n2g.server.pages.links import ServerLinks
 from saelens_n2g.server.pages.render import Page, assets, render
@@ -51,6 +52,8 @@ class Web:
             Route("/", self.home),
             Route("/viz", self.to_home),
             Route("/viz/{rest:path}", self.viz),
+            Route("/doc", self.doc),
+            Route("/doc/openapi.json", self.openapi),
             Route("/static/{name}", asset),
         ]
         self.app = Starlette(
@@ -103,6 +106,18 @@ class Web:
         if index is None or len(rest) > 2:
             raise absent("unit in the path", "a number, and nothing behind it", repr("/".join(rest[1:])))
         raise absent("unit page", "to be written", "nothing")
+
+    async def doc(self, request: Request) -> Response:
+        """What the API may be asked."""
+        self.catalogue.refresh()
+        entries = list(self.catalogue.entries.values())
+        return await self.page(request, lambda store, links: views.doc(store, entries, links, description(links.root)))
+
+    async def openapi(self, request: Request) -> Response:
+        """The same for machines."""
+        self.catalogue.refresh()
+        said = description(request.scope.get("root_path", ""), self.catalogue.entries.values())
+        return JSONResponse(said, headers={**HEADERS, "access-control-allow-origin": "*"})
 
     # --- how they are sent ----------------------------------------------------------------------------------------
 

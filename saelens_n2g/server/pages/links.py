@@ -1,12 +1,13 @@
 """Links: where pages, data and assets are. A server has them under paths; an export under files."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode
 
 from saelens_n2g.server.address import path, place_name
 
 
+@runtime_checkable
 class Links(Protocol):
     """What templates and views ask for an address."""
 
@@ -31,8 +32,8 @@ class Links(Protocol):
         """A unit."""
         ...
 
-    def data(self, service: str, model: str, basis: str, layer: int, index: int) -> str:
-        """JSON of a unit."""
+    def data(self, service: str, model: str, basis: str, layer: int, index: int | None = None) -> str:
+        """JSON of a unit, or of a layer."""
         ...
 
     def asset(self, name: str) -> str:
@@ -67,9 +68,10 @@ class ServerLinks:
         """See `Links`."""
         return self.root + path("viz", model, place_name(basis, layer), index)
 
-    def data(self, service: str, model: str, basis: str, layer: int, index: int) -> str:
+    def data(self, service: str, model: str, basis: str, layer: int, index: int | None = None) -> str:
         """See `Links`."""
-        return self.root + path("api", model, service, place_name(basis, layer), index)
+        end = () if index is None else (index,)
+        return self.root + path("api", model, service, place_name(basis, layer), *end)
 
     def asset(self, name: str) -> str:
         """See `Links`."""
