@@ -41,8 +41,6 @@ def filled(tmp_path_factory) -> Path:
         collect(make_study(folder / "study"), writer, model="other/model")
         said = {"failure": "never fires"}
         silent = UnitFacts(index=40, figures={}, bodies={"statistics": said}, failure="never fires")
-            index=40, figures={}, bodies={"statistics": {"failure": "never fires"}}, failure="never fires"
-        )
         with writer.batch():
             place = next(number for number, basis, *_ in writer.units_of("toy") if basis == "sae") >> INDEX_BITS
             source = writer.source(SourceFacts(checksum="by hand", name="by hand", kind="comparison", total=1))
