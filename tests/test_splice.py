@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saelens_n2g.store.bodies import Body, compress, digest, serialise
-from saelens_n2g.store.splice import ONE, Inside, power, product, splice, unspliced
+from saelens_n2g.store.splice import ONE, Members, power, product, splice, unspliced
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text(),
@@ -25,8 +25,8 @@ def body_of(value: object) -> Body:
 
 @given(OBJECTS, OBJECTS, st.binary(max_size=200))
 def test_pieces_are_one_gzip_member(first, second, text):
-    pieces = [text, body_of(first), b"", Inside(body_of(second)), text]
-    expected = text + serialise(first) + serialise(second)[1:] + text
+    pieces = [text, body_of(first), b"", Members(body_of(second)), text]
+    expected = text + serialise(first) + serialise(second)[1:-1] + text
     found = splice(pieces)
     assert found is not None
     unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -43,7 +43,7 @@ def test_long_texts_take_several_blocks(size):
 
 def test_members_go_before_those_of_a_body():
     body = body_of({"b": 1, "c": [2]})
-    found = json.loads(gzip.decompress(splice([b'{"data":{"a":0,', Inside(body), b"}"])))
+    found = json.loads(gzip.decompress(splice([b'{"data":{"a":0,', Members(body), b"}}"])))
     assert found == {"data": {"a": 0, "b": 1, "c": [2]}}
 
 
@@ -61,7 +61,7 @@ def test_powers_multiply(n, m):
 def test_what_was_stored_otherwise_is_not_spliced():
     raw = serialise({"a": 1})
     for data in (gzip.compress(raw), compress(raw)[:-3], b"", compress(raw)[:12]):
-        assert splice([b"{", Body(data, digest(raw).hex(), len(raw)), b"}"]) is None
+        assert splice([b"{", Body(data, digest(raw).hex(), len(raw)), b"}"]) is None, data
 
 
 def test_damage_is_found_by_the_reader():

@@ -50,5 +50,6 @@ class Atlas:
 
     def close(self) -> None:
         """Let go of the file; may be called twice."""
+        self.api.release()
         self.workers.close()
         self.store.close()
