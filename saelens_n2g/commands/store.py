@@ -53,6 +53,8 @@ def collect(
 
 NO_TOKENIZER = "none"
 """Stands for no tokenizer."""
+SHOWN = 120
+"""Letters of a library's reason."""
 
 
 def _tokenizer(writer: Any, model: str, name: str | None) -> list[str]:
@@ -66,7 +68,8 @@ def _tokenizer(writer: Any, model: str, name: str | None) -> list[str]:
     except InputError as error:
         if name is not None:
             raise
-        return [f"{model}: no text can be matched until --tokenizer says which tokenizer it has ({error})"]
+        reason = f"{error.thing}: {error.found[:SHOWN]}"
+        return [f"{model}: no text can be matched until --tokenizer says which tokenizer it has ({reason})"]
     return []
 
 

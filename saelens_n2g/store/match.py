@@ -72,7 +72,7 @@ class Matcher:
     """Runs the graphs of a store. One thread at a time may use it; several, each with a store, may share a `cache`."""
 
     def __init__(self, store: Store, *, cache: Cache | None = None) -> None:
-        self.store, self.cache = store, cache or Cache()
+        self.store, self.cache = store, Cache() if cache is None else cache
 
     def match(
         self,

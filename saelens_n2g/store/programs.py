@@ -131,7 +131,11 @@ def read(data: bytes) -> Arrays:
 def unpack(data: bytes) -> Loaded:
     """Inverse of what `compile_graphs` stores. Raises `ArtefactError` for what cannot be run."""
     try:
-        arrays = widen(read(data))
+        arrays = read(data)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "iu" and (name, array.dtype) != ("end_activation", np.float64):
+                raise ValueError(f"{name} of type {array.dtype}")
+        arrays = widen(arrays)
         sizes = {"held_importance": "held_node", "end_support": "end_held", "end_seen": "end_held"}
         for name, zero in _LEFT_OUT.items():  # repeated without taking room
             arrays[name] = np.broadcast_to(zero, arrays[sizes[name]].shape)

@@ -267,9 +267,11 @@ class Writer(Closing):
         return str(subject.get("model", model)), subject.get("revision")
 
     def say(self, model: str, service: str, value: Any) -> None:
-        """Store a body of a model that is there. Raises `ValueError` for what is no JSON."""
-        (number,) = self._one("SELECT id FROM models WHERE name = ?", model)
-        self._body("model", number, service, serialise(value))
+        """Store a body of a model that is there. Raises `InputError` for another, `ValueError` for what is no JSON."""
+        known = self._one("SELECT id FROM models WHERE name = ?", model)
+        if known is None:
+            raise InputError(f"model {model}", "a model in the store", "none")
+        self._body("model", known[0], service, serialise(value))
 
     # --- parts of a unit ------------------------------------------------------------------------------------------
 
