@@ -36,7 +36,7 @@ def test_collect_search_verify(run):
     assert "collect demo" in err
     assert run("collect", "demo", "--quiet") == (0, "demo: 0 units collected, 10 were there\nstore: atlas.db\n", "")
     assert run("verify") == (0, "atlas.db: 10 units, no damage\n", "")
-    code, out, _ = run("search", "not any:weather and basis=sae", "--limit", "2", "--json")
+    code, out, _ = run("search", "not any:weather and basis=sae", "--limit", "3", "--json")
     found = json.loads(out)
     assert found["total"] == 5
     assert [(u["basis"], u["layer"], u["neuron"]) for u in found["units"]] == [("sae", 1, i) for i in range(3)]

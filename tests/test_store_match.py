@@ -89,7 +89,9 @@ def check(matcher: Matcher, ids: list[int], graphs: dict[int, Graph]) -> None:
     assert (found.total, found.graphs) == (len(expected), len(graphs))
     for one in found.firings:
         graph, values = graphs[one.unit.id], expected[one.unit.id]
-        assert one.to_dict(len(ids))["activations"] == values.tolist()
+        assert {m.position: m.activation for m in one.matches if m.activation} == {
+            p: values[p] for p in np.flatnonzero(values)
+        }
         assert (one.activation, one.fires) == (values.max(), (values >= 0.5).sum())
         assert [m.position for m in one.matches] == [p for p in range(len(ids)) if graph.matches(ids, p)]
         for match in one.matches:
@@ -168,6 +170,18 @@ def test_some_of_them(store):
     assert [one._replace(matches=()) for one in bare.firings] == [one._replace(matches=()) for one in whole.firings]
 
 
+def test_too_many_paths_are_those_of_the_strongest_positions(store, monkeypatch):
+    ids = list(range(14))
+    whole = Matcher(store).match("toy", ids=ids, limit=4)
+    assert whole.bare == 0
+    monkeypatch.setattr("saelens_n2g.store.match.MOST_PATHS", 11)
+    found = Matcher(store).match("toy", ids=ids, limit=4)
+    assert found.bare == found.to_dict()["paths_left_out"] > 0
+    for one, full in zip(found.firings, whole.firings, strict=True):
+        kept = sorted(full.matches, key=lambda m: (-m.activation, m.position))[:2]
+        assert one.matches == tuple(m if m in kept else m._replace(path=None) for m in full.matches)
+
+
 def test_as_json(store):
     found = Matcher(store).match("toy", " the New York", limit=2)
     value = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -175,10 +189,11 @@ def test_as_json(store):
     assert (value["total"], len(value["units"]), value["skipped"]) == (found.total, 2, [])
     for one, firing in zip(value["units"], found.firings, strict=True):
         assert {"basis", "layer", "neuron"} <= one.keys()
-        assert max(one["activations"]) == one["max_activation"] == firing.activation
-        assert one["activations"][one["max_activating_token_index"]] == firing.activation
-        assert [p["token_index"] for p in one["paths"]] == [m.position for m in firing.matches]
-        assert all(e.keys() == {"text", "start", "stop"} for p in one["paths"] for e in p["path"])
+        activations = {m["token_index"]: m["activation"] for m in one["matches"]}
+        assert activations == {m.position: m.activation for m in firing.matches}
+        assert max(activations.values()) == one["max_activation"] == firing.activation
+        assert activations[one["max_activating_token_index"]] == firing.activation
+        assert all(e.keys() == {"text", "start", "stop"} for m in one["matches"] for e in m["path"])
 
 
 @pytest.mark.parametrize(
@@ -264,6 +279,29 @@ def test_a_stored_tokenizer_names_tokens_as_its_original(both):
     assert strings == [original.string(token) for token in range(len(original.tokenizer))]
     assert any(text.startswith(" ") and len(text) > 1 for text in strings)
     assert [stored.string(token) for token in range(len(strings))] == strings, "asked twice"
+
+
+@pytest.mark.model
+def test_the_embedded_models_tokenizer(tmp_path):
+    """A whole vocabulary, by the road that `collect` takes; its graphs are of another, which is noticed."""
+    original = Tokenizer.load("embedded")
+    make_comparison(tmp_path / "demo")
+    with Writer(tmp_path / "atlas.db") as writer:
+        collect(tmp_path / "demo", writer)
+        with pytest.raises(InputError, match="tokenizer embedded: expected that of toy, whose token"):
+            keep_tokenizer(writer, "toy", "embedded")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokenizers, "_strings", lambda *_: [])
+            assert keep_tokenizer(writer, "toy", "embedded")
+    with Store.open(tmp_path / "atlas.db") as store:
+        assert store.verify() == []
+        stored = StoredTokenizer.of(store.model_body(store.models()[0].id, "tokenizer"))
+    everything = range(stored.backend.get_vocab_size())
+    assert len(everything) == 49_152
+    assert [stored.string(token) for token in everything] == [original.string(token) for token in everything]
+    for text in ("<|endoftext|>", "<|im_start|>user\n\U0001f642", " don't\r\n\t 1234", "\u0301\u200d\ufeff\x00"):
+        assert stored.encode(text) == original.encode(text)
+        assert 0 not in stored.encode(text), "no special token"
 
 
 def test_text_is_read_by_the_tokenizer_in_the_store(store):

@@ -12,7 +12,6 @@ room. The tokenizer comes out of the store, too; the text is all there is, no BO
 """
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,8 @@ MOST_LETTERS = 20_000
 """Of a text: what is longer is refused."""
 MOST_PREDICTED = 64
 """Units that `Matcher.predict` takes."""
+MOST_PATHS = 20_000
+"""Paths of one answer, half a second's work. Where there are more, each unit gets those of its strongest positions."""
 FIRES = 0.5
 """Share of its maximum from which on a unit is said to fire."""
 TOKENIZER_BYTES = 10
@@ -93,7 +94,8 @@ class Matcher:
 
         bases, layers, units (by number): of these only. at_least: share of the maximum from which on a unit fires.
         sort: by the largest activation; by the number of positions at which they fire, then by activation; by basis,
-        layer and index. Ties are by place. Paths are those of the units that are given, not of all.
+        layer and index. Ties are by place. Paths are those of the units that are given, and of at most
+        `MOST_PATHS` positions.
 
         Raises `InputError` for unknown names, a text that is empty or too long, and text for a model whose tokenizer
         the store lacks.
@@ -109,11 +111,14 @@ class Matcher:
             try:
                 blocks, skipped = self._blocks(one, bases, layers, units)
                 fires = [self._run(block, said.ids, at_least, units) for block in blocks]
-                firings = self._shown(fires, sort, limit, offset, said, tokenizer if with_paths else None, with_paths)
+                shown = _page(fires, sort, limit, offset)
+                most = MOST_PATHS // max(len(shown), 1) if with_paths else 0
+                firings = self._firings(shown, said, tokenizer, most)
             except _ChangedError:
                 continue
             graphs, total = sum(block.graphs for block in blocks), sum(len(one.number) for one in fires)
-            return Matches(model, said, graphs, total, firings, skipped)
+            bare = sum(match.path is None for firing in firings for match in firing.matches)
+            return Matches(model, said, graphs, total, firings, skipped, bare)
         raise InputError(f"store {self.store.path}", "graphs that stay while they are run", "others each time")
 
     def predict(
@@ -221,51 +226,48 @@ class Matcher:
         graph = np.flatnonzero(there)
         return _Fires(block, counting, graph, number[graph], maximum[graph], positions[graph])
 
-    def _shown(
-        self,
-        fires: Sequence[_Fires],
-        sort: str,
-        limit: int,
-        offset: int,
-        text: Text,
-        tokenizer: StoredTokenizer | None,
-        with_paths: bool,
+    def _firings(
+        self, shown: Sequence[tuple[_Fires, int]], text: Text, tokenizer: StoredTokenizer | None, most: int
     ) -> tuple[Firing, ...]:
-        """Those of all that fire that are to be given."""
-        if not fires:
-            return ()
-        which = np.repeat(np.arange(len(fires)), [len(one.number) for one in fires])
-        row = np.concatenate([np.arange(len(one.number)) for one in fires])
-        maximum = np.concatenate([one.maximum for one in fires])
-        positions = np.concatenate([one.positions for one in fires])
-        place = np.arange(len(row))
-        keys = {"activation": (place, -maximum), "positions": (place, -maximum, -positions), "place": (place,)}
-        chosen = np.lexsort(keys[sort])[offset : offset + limit]
-        shown = [(fires[w], r) for w, r in zip(which[chosen].tolist(), row[chosen].tolist(), strict=True)]
-        units = {unit.id: unit for unit in self.store.units(int(one.number[r]) for one, r in shown)}
+        """The units of a page, each with the paths of at most `most` positions."""
+        units = {unit.id: unit for unit in self.store.units(int(fires.number[row]) for fires, row in shown)}
         return tuple(
             Firing(
-                units[int(one.number[r])],
-                float(one.maximum[r]),
-                int(one.positions[r]),
-                self._matches(one, int(one.graph[r]), text, tokenizer, with_paths),
+                units[int(fires.number[row])],
+                float(fires.maximum[row]),
+                int(fires.positions[row]),
+                self._matches(fires, int(fires.graph[row]), text, tokenizer, most),
             )
-            for one, r in shown
+            for fires, row in shown
         )
 
     def _matches(
-        self, fires: _Fires, graph: int, text: Text, tokenizer: StoredTokenizer | None, with_paths: bool
+        self, fires: _Fires, graph: int, text: Text, tokenizer: StoredTokenizer | None, most: int
     ) -> tuple[Match, ...]:
         counting = fires.counting
         rows = np.flatnonzero(counting.graph == graph)
-        path = partial(_path, self._loaded(fires.block).program, counting, text, tokenizer) if with_paths else _no_path
+        strongest = rows[np.argsort(-counting.activation[rows], kind="stable")[:most]].tolist()
+        paths: dict[int, tuple[Element, ...]] = {}
+        if strongest:
+            program = self._loaded(fires.block).program
+            paths = {row: _path(program, counting, text, tokenizer, row) for row in strongest}
         return tuple(
-            Match(int(counting.position[row]), float(counting.activation[row]), path(row)) for row in rows.tolist()
+            Match(int(counting.position[row]), float(counting.activation[row]), paths.get(row)) for row in rows.tolist()
         )
 
 
-def _no_path(_: int) -> None:
-    return None
+def _page(fires: Sequence[_Fires], sort: str, limit: int, offset: int) -> list[tuple[_Fires, int]]:
+    """Those of all that fire that are to be given, and where they are in their blocks."""
+    if not fires:
+        return []
+    which = np.repeat(np.arange(len(fires)), [len(one.number) for one in fires])
+    row = np.concatenate([np.arange(len(one.number)) for one in fires])
+    maximum = np.concatenate([one.maximum for one in fires])
+    positions = np.concatenate([one.positions for one in fires])
+    place = np.arange(len(row))
+    keys = {"activation": (place, -maximum), "positions": (place, -maximum, -positions), "place": (place,)}
+    chosen = np.lexsort(keys[sort])[offset : offset + limit]
+    return [(fires[w], r) for w, r in zip(which[chosen].tolist(), row[chosen].tolist(), strict=True)]
 
 
 def _path(

@@ -29,7 +29,8 @@ class Match(NamedTuple):
     activation: float
     """Share of the unit's maximum, in [0, 1]; small where the path that counts says that it stays quiet."""
     path: tuple[Element, ...] | None
-    """The path that counts, in the order of the text, activating token last; None where paths were not asked for."""
+    """The path that counts, in the order of the text, activating token last; None where paths were not asked
+    for, or are too many."""
 
 
 class Firing(NamedTuple):
@@ -44,30 +45,27 @@ class Firing(NamedTuple):
     """Every position at which a path matches, ascending, those included where it stays quiet. Elsewhere the graph
     predicts 0."""
 
-    def to_dict(self, tokens: int) -> dict[str, Any]:
-        """As JSON values, for a text of so many tokens."""
-        dense = [0.0] * tokens
-        for match in self.matches:
-            dense[match.position] = match.activation
-        unit = self.unit
-        value: dict[str, Any] = {
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        unit, best = self.unit, max(self.matches, key=lambda one: one.activation)
+        return {
             "basis": unit.basis,
             "layer": unit.layer,
             "neuron": unit.index,
             "maximum": unit.figures["maximum"],
             "f1": unit.figures["f1"],
             "max_activation": self.activation,
-            "max_activating_token_index": max(self.matches, key=lambda one: one.activation).position,
+            "max_activating_token_index": best.position,
             "fires": self.fires,
-            "activations": dense,
-        }
-        if any(match.path is not None for match in self.matches):
-            value["paths"] = [
-                {"token_index": one.position, "activation": one.activation, "path": [e._asdict() for e in one.path]}
+            "matches": [
+                {
+                    "token_index": one.position,
+                    "activation": one.activation,
+                    "path": None if one.path is None else [element._asdict() for element in one.path],
+                }
                 for one in self.matches
-                if one.path is not None
-            ]
-        return value
+            ],
+        }
 
 
 class Matches(NamedTuple):
@@ -83,6 +81,8 @@ class Matches(NamedTuple):
     """Some of them, in the order asked for."""
     skipped: tuple[Place, ...]
     """Layers that were asked for and not run, or not all of them: their graphs are not compiled."""
+    bare: int
+    """Matches that are given without their path: all, where none were asked for, else those beyond the most."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -92,8 +92,9 @@ class Matches(NamedTuple):
             "tokens": list(self.text.tokens),
             "graphs": self.graphs,
             "total": self.total,
-            "units": [one.to_dict(len(self.text.ids)) for one in self.firings],
+            "units": [one.to_dict() for one in self.firings],
             "skipped": [{"basis": place.basis, "layer": place.layer} for place in self.skipped],
+            "paths_left_out": self.bare,
         }
 
 

@@ -6,7 +6,7 @@
 
 A program is a safetensors file: the columns of `graphs.program_tables.Tables` that a run needs, in the narrowest types
 that hold them, and `unit`, the place of each graph's unit in its block. (Importances, counts, strings and provenance
-are in the graphs' bodies, and would be three fifths of the bytes.) `graphs_of` begins with the version of this form and
+are in the graphs' bodies, and would be most of the bytes.) `graphs_of` begins with the version of this form and
 goes on with the fingerprint of the etags of the graphs' bodies. A writer that changes one of them empties the
 program in the same batch, so that no reader runs graphs that are no longer there.
 """
@@ -133,7 +133,7 @@ def unpack(data: bytes) -> Loaded:
     try:
         arrays = read(data)
         for name, array in arrays.items():
-            if array.dtype.kind not in "iu" and (name, array.dtype) != ("end_activation", np.float64):
+            if array.dtype != np.float64 if name == "end_activation" else array.dtype.kind not in "iu":
                 raise ValueError(f"{name} of type {array.dtype}")
         arrays = widen(arrays)
         sizes = {"held_importance": "held_node", "end_support": "end_held", "end_seen": "end_held"}

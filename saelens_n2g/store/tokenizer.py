@@ -104,10 +104,12 @@ def _loaded(name: str, revision: str | None) -> Any:
             return json.loads(StoredTokenizer(Path(name).read_text(encoding="utf-8")).backend.to_str())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"tokenizer {name}", "a tokenizer.json that can be read", str(error)) from error
+    from saelens_n2g.booting import quiet
     from saelens_n2g.subject import Tokenizer
 
     try:
-        original = Tokenizer.load(name, revision=revision)
+        with quiet():
+            original = Tokenizer.load(name, revision=revision)
     except ImportError as error:
         raise InputError(f"tokenizer {name}", "the packages that it needs", " ".join(str(error).split())) from error
     backend = getattr(original.tokenizer, "backend_tokenizer", None)
