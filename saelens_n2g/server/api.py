@@ -20,6 +20,7 @@ from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Endpoint, Level, re
 from saelens_n2g.server.problems import TYPE, Problem, absent
 from saelens_n2g.server.workers import Workers
 from saelens_n2g.store.bodies import Body, digest, serialise
+from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import Store
 from saelens_n2g.store.schema import unit_key
 from saelens_n2g.store.splice import Members, Piece, splice, unspliced
@@ -84,8 +85,9 @@ class Asked(NamedTuple):
 class Api:
     """An ASGI application. `store` and `catalogue` are used in the event loop, `workers` beside it."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, workers: Workers) -> None:
+    def __init__(self, store: Store, catalogue: Catalogue, workers: Workers, cache: Cache) -> None:
         self.store, self.catalogue, self.workers = store, catalogue, workers
+        self._queries = queries.by_name(cache)
         self._paths: dict[bytes, tuple[Entry, str, Place, int, int]] = {}
         """Path but for a unit -> who is asked about what, the number of unit 0 and how many there are."""
         self._held: asyncio.TimerHandle | None = None
@@ -183,7 +185,7 @@ class Api:
 
     async def _query(self, name: str, entry: Entry, place: Place | None, values: Mapping[str, Any]) -> Answer:
         """What must be looked for."""
-        function = queries.BY_NAME[name]
+        function = self._queries[name]
         found = await self.workers.run(lambda store: serialise(function(store, entry, place, **values)))
         return Answer([found[:-1], entry.tail], f"{digest(found).hex()}-{entry.etag}")
 

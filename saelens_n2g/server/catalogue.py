@@ -17,13 +17,8 @@ from saelens_n2g.store.schema import unit_key
 
 FRESH = 0.5
 """Seconds for which the store is taken to be as it was."""
-SERVICES = (
-    "all", "drawing", "metadata", "neuron2graph", "neuron2graph-search", "neuron_explainer", "neuroscope", "provenance",
-    "similarity", "statistics", "units",
-)  # fmt: skip
-"""Names of services, in DeepDecipher's spelling where it has them."""
-ALWAYS = ("metadata", "neuron2graph-search", "units")
-"""Those that are not bodies of units."""
+ALWAYS = ("match", "metadata", "neuron2graph-search", "predict", "units")
+"""Services that are not bodies of units."""
 BODIES = {
     "drawing": "drawing",
     "neuron2graph": "neuron2graph",
@@ -33,7 +28,7 @@ BODIES = {
     "similarity": "similarity",
     "statistics": "statistics",
 }
-"""Service -> what is stored of a unit under that name."""
+"""Service, in DeepDecipher's spelling where it has it -> what is stored of a unit under that name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,34 @@ DATA: Mapping[tuple[str, str], Schema] = {
     ("statistics", "unit"): thing({"figures": FIGURE_VALUES}),
     ("similarity", "unit"): thing({"similar": array(SIMILAR)}),
     ("provenance", "unit"): thing({"source": INTEGER, "graph": ANY_OBJECT}),
+    ("match", "model"): thing(
+        {
+            "ids": array(INTEGER),
+            "tokens": array(TEXT),
+            "graphs": INTEGER,
+            "total": INTEGER,
+            "units": array(
+                thing(
+                    {
+                        **ADDRESS,
+                        "max_activation": NUMBER,
+                        "max_activating_token_index": INTEGER,
+                        "fires": INTEGER,
+                        "matches": array(thing({"token_index": INTEGER, "activation": NUMBER})),
+                    }
+                )
+            ),
+            "skipped": array(thing({"basis": TEXT, "layer": INTEGER})),
+            "paths_left_out": INTEGER,
+        }
+    ),
+    ("predict", "model"): thing(
+        {
+            "ids": array(INTEGER),
+            "tokens": array(TEXT),
+            "units": array(thing({**ADDRESS, "activations": optional(array(NUMBER))})),
+        }
+    ),
     ("units", "model"): array(thing({**ADDRESS, "failure": optional(TEXT), "figures": FIGURE_VALUES})),
     ("units", "layer"): array(thing({**ADDRESS, "failure": optional(TEXT), "figures": FIGURE_VALUES})),
 }

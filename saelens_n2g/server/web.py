@@ -23,6 +23,7 @@ from saelens_n2g.server.pages.render import Page, assets, render
 from saelens_n2g.server.problems import Problem, absent
 from saelens_n2g.server.workers import Workers
 from saelens_n2g.store.bodies import digest
+from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import PLACE, Store
 
 POLICY = (
@@ -46,8 +47,8 @@ LAYER_PARAMETERS = (
 class Web:
     """An ASGI application: the pages of a store."""
 
-    def __init__(self, catalogue: Catalogue, workers: Workers) -> None:
-        self.catalogue, self.workers = catalogue, workers
+    def __init__(self, catalogue: Catalogue, workers: Workers, cache: Cache) -> None:
+        self.catalogue, self.workers, self.cache = catalogue, workers, cache
         routes = [
             Route("/", self.home),
             Route("/viz", self.to_home),
