@@ -1,0 +1,167 @@
+"""Tokens as they were published -> ids of the subject, exactly where possible, else by characters.
+
+    aligned = Aligner(subject).align(text, marks=True)      # ids, activations, how
+
+Strings are looked up in the vocabulary in three spellings: the text of a token, the piece as the vocabulary has it
+(`Ġthe`, `▁the`), and the piece with the marks replaced that SAEDashboard replaces (` the`). Where all strings of a text
+are found in one spelling, the ids are those. Else the joined text is tokenised anew, and a token has the largest
+activation of the published tokens that it shares characters with.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from saelens_n2g.errors import InputError
+from saelens_n2g.imports.published import PublishedText
+from saelens_n2g.subject import Tokenizer
+
+MARKS: Mapping[str, str] = {"Ġ": " ", "Ċ": "\n", "ĉ": "\t", "▁": " ", "↵": "\n"}
+"""What stands for spaces and line breaks in vocabularies and on Neuronpedia's pages."""
+_REPLACED: Mapping[str, str] = {
+    "âĢĶ": "\u2014",
+    "âĢĵ": "\u2013",
+    "âĢľ": "\u201c",
+    "âĢĿ": "\u201d",
+    "âĢĺ": "\u2018",
+    "âĢĻ": "\u2019",
+    "âĢĭ": " ",
+    "Ġ": " ",
+    "Ċ": "\n",
+    "ĉ": "\t",
+}
+"""What SAEDashboard replaces in pieces: dashes, quotation marks, spaces, as byte-level vocabularies spell them."""
+How = Literal["exact", "characters"]
+
+
+class Misaligned(InputError):
+    """A text whose tokens cannot be told in the subject's."""
+
+
+class Aligned(NamedTuple):
+    """A text in the subject's tokens, its BOS taken off."""
+
+    ids: tuple[int, ...]
+    activations: np.ndarray
+    """Float32 (token,), as published."""
+    how: How
+
+
+class Aligner:
+    """Knows a subject's vocabulary in all spellings."""
+
+    def __init__(self, tokenizer: Tokenizer, bos_id: int | None) -> None:
+        self.tokenizer, self.bos_id = tokenizer, bos_id
+        self.size = len(tokenizer.tokenizer)
+
+    def align(self, text: PublishedText, *, marks: bool = False) -> Aligned:
+        """The text's tokens and activations. marks: whether the format spells tokens with marks for spaces.
+
+        A BOS in front is taken off. Raises `Misaligned`.
+        """
+        found = self._given(text)
+        if found is None and text.strings is not None:
+            found = self._exact(text.strings)
+        how: How = "exact"
+        values = text.activations
+        if found is None:
+            (found, values), how = self._by_characters(text, marks), "characters"
+        if found and found[0] == self.bos_id:
+            found, values = found[1:], values[1:]
+        if not found:
+            raise Misaligned(text.where, "a token beside the BOS", "none")
+        return Aligned(found, values, how)
+
+    def _given(self, text: PublishedText) -> tuple[int, ...] | None:
+        """The ids that were published, if they are the subject's: beside strings they must mean these."""
+        if text.ids is None:
+            return None
+        if text.strings is None:
+            if max(text.ids) >= self.size:
+                raise Misaligned(text.where, f"token ids from 0 to {self.size - 1}", str(max(text.ids)))
+            return text.ids
+        same = all(t < self.size and self._strings[t] == s for t, s in zip(text.ids, text.strings, strict=True))
+        return text.ids if same else None
+
+    def _exact(self, strings: tuple[str, ...]) -> tuple[int, ...] | None:
+        """Ids by look-up. Where spellings disagree, those count that the tokenizer gives for their own text."""
+        found: list[tuple[int, ...]] = []
+        for table in self._tables:
+            ids = tuple(table.get(one, -1) for one in strings)
+            if min(ids) >= 0 and ids not in found:
+                found.append(ids)
+        if len(found) > 1:
+            own = [ids for ids in found if tuple(self.tokenizer.encode(self._joined(ids))) == ids]
+            found = own or found
+        return found[0] if found else None
+
+    def _joined(self, ids: tuple[int, ...]) -> str:
+        return "".join(self._strings[t] for t in ids)
+
+    def _by_characters(self, text: PublishedText, marks: bool) -> tuple[tuple[int, ...], np.ndarray]:
+        assert text.strings is not None, "ids alone are taken or refused"
+        strings, values, front = list(text.strings), text.activations, []
+        if self.bos_id is not None and strings[0] in {self._strings[self.bos_id], self._pieces[self.bos_id]}:
+            strings, values, front = strings[1:], values[1:], [self.bos_id]
+        if marks:
+            strings = [_unmarked(one) for one in strings]
+        joined = "".join(strings)
+        ids = self.tokenizer.encode(joined) if joined else []
+        pieces = [self._strings[t] if t < self.size else "" for t in ids]
+        if pieces and joined[:1] != " " and "".join(pieces) == " " + joined:
+            pieces[0] = pieces[0][1:]  # SentencePiece puts a space before a text
+        if not joined or "".join(pieces) != joined:
+            raise Misaligned(text.where, "a text that the subject's tokens spell", repr(joined[:40]))
+        if any(not one and value > 0.0 for one, value in zip(strings, values, strict=True)):
+            raise Misaligned(text.where, "activations on tokens that have characters", "one on an empty token")
+        owner = np.repeat(np.arange(len(strings)), [len(one) for one in strings])
+        ends = np.cumsum([len(one) for one in pieces])
+        starts = ends - [len(one) for one in pieces]
+        if (starts == ends).any():
+            raise Misaligned(text.where, "tokens of one character or more", "an empty one")
+        largest = [float(values[np.unique(owner[a:b])].max()) for a, b in zip(starts, ends, strict=True)]
+        skipped = [0.0] * len(front)
+        return (*front, *ids), np.array([*skipped, *largest], dtype=np.float32)
+
+    @cached_property
+    def _strings(self) -> list[str]:
+        return [self.tokenizer.string(token) for token in range(self.size)]
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        pieces = self.tokenizer.tokenizer.convert_ids_to_tokens(list(range(self.size)))
+        return ["" if piece is None else str(piece) for piece in pieces]
+
+    @cached_property
+    def _tables(self) -> tuple[dict[str, int], ...]:
+        shown = [_replaced(piece) for piece in self._pieces]
+        return tuple(self._table(spelt) for spelt in (self._strings, self._pieces, shown))
+
+    def _table(self, spelt: list[str]) -> dict[str, int]:
+        """String -> its token. Of several the one that the tokenizer gives for it counts; where it gives none of
+        them, as for U+FFFD, the string says too little."""
+        found: dict[str, list[int]] = {}
+        for token, string in enumerate(spelt):
+            if string:
+                found.setdefault(string, []).append(token)
+        out = {string: tokens[0] for string, tokens in found.items() if len(tokens) == 1}
+        for string, tokens in found.items():
+            if len(tokens) > 1:
+                ids = self.tokenizer.encode(string)
+                if len(ids) == 1 and ids[0] in tokens:
+                    out[string] = ids[0]
+        return out
+
+
+def _replaced(piece: str) -> str:
+    for mark, text in _REPLACED.items():
+        piece = piece.replace(mark, text)
+    return piece
+
+
+def _unmarked(string: str) -> str:
+    for mark, text in MARKS.items():
+        string = string.replace(mark, text)
+    return string
