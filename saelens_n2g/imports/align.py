@@ -33,6 +33,8 @@ _REPLACED: Mapping[str, str] = {
     "ĉ": "\t",
 }
 """What SAEDashboard replaces in pieces: dashes, quotation marks, spaces, as byte-level vocabularies spell them."""
+PIECES = 8
+"""Tokens of one character at most; UTF-8 has four bytes."""
 How = Literal["exact", "characters"]
 
 
@@ -109,21 +111,38 @@ class Aligner:
             strings = [_unmarked(one) for one in strings]
         joined = "".join(strings)
         ids = self.tokenizer.encode(joined) if joined else []
-        pieces = [self._strings[t] if t < self.size else "" for t in ids]
-        if pieces and joined[:1] != " " and "".join(pieces) == " " + joined:
-            pieces[0] = pieces[0][1:]  # SentencePiece puts a space before a text
-        if not joined or "".join(pieces) != joined:
+        spans = self._spans(ids, joined)
+        if not spans:
             raise Misaligned(text.where, "a text that the subject's tokens spell", repr(joined[:40]))
         if any(not one and value > 0.0 for one, value in zip(strings, values, strict=True)):
             raise Misaligned(text.where, "activations on tokens that have characters", "one on an empty token")
         owner = np.repeat(np.arange(len(strings)), [len(one) for one in strings])
-        ends = np.cumsum([len(one) for one in pieces])
-        starts = ends - [len(one) for one in pieces]
-        if (starts == ends).any():
-            raise Misaligned(text.where, "tokens of one character or more", "an empty one")
-        largest = [float(values[np.unique(owner[a:b])].max()) for a, b in zip(starts, ends, strict=True)]
+        largest = [float(values[np.unique(owner[start:stop])].max()) for start, stop in spans]
         skipped = [0.0] * len(front)
         return (*front, *ids), np.array([*skipped, *largest], dtype=np.float32)
+
+    def _spans(self, ids: list[int], text: str) -> list[tuple[int, int]]:
+        """Which characters each token stands for, empty where it does not come out. Tokens that are parts of one
+        character stand for it all."""
+        spans: list[tuple[int, int]] = []
+        at, group = 0, list[int]()
+        for token in ids:
+            group.append(token)
+            shown = self._shown(group)
+            if not spans and shown[:1] == " " != text[:1]:
+                shown = shown[1:]  # SentencePiece puts a space before a text
+            if shown and text.startswith(shown, at):
+                spans += [(at, at + len(shown))] * len(group)
+                at, group = at + len(shown), []
+            elif len(group) == PIECES:
+                return []
+        return spans if at == len(text) and not group else []
+
+    def _shown(self, group: list[int]) -> str:
+        if len(group) == 1:
+            return self._strings[group[0]] if group[0] < self.size else ""
+        text: str = self.tokenizer.tokenizer.decode(group, clean_up_tokenization_spaces=False)
+        return text
 
     @cached_property
     def _strings(self) -> list[str]:

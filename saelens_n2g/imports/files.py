@@ -4,12 +4,13 @@ Nothing is unpickled, and nothing is read whole but a JSON document, up to a siz
 """
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -73,12 +74,12 @@ def json_values(path: Path) -> Iterator[tuple[str, Any]]:
         with open(path, "rb") as plain:
             packed = plain.read(2) == _GZIP
         with gzip.open(path) if packed else open(path, "rb") as handle:
-            yield from _values(path, handle)  # type: ignore[arg-type]  # both are read the same way
+            yield from _values(path, handle)
     except (OSError, EOFError, zlib.error) as error:
         raise ArtefactError(f"file {path}", "a file that can be read to its end", str(error)) from error
 
 
-def _values(path: Path, handle: IO[bytes]) -> Iterator[tuple[str, Any]]:
+def _values(path: Path, handle: io.BufferedIOBase) -> Iterator[tuple[str, Any]]:
     first = _line(path, handle, 1)
     try:
         value = _parse(first, f"file {path}, line 1")
@@ -106,7 +107,7 @@ def _elements(path: Path, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"file {path}, record 0", value
 
 
-def _line(path: Path, handle: IO[bytes], number: int) -> bytes:
+def _line(path: Path, handle: io.BufferedIOBase, number: int) -> bytes:
     line = handle.readline(LINE + 1)
     if len(line) > LINE:
         raise ArtefactError(f"file {path}, line {number}", f"at most {LINE} bytes", "more")

@@ -50,18 +50,14 @@ def prepare(space: Space, found: Gathered) -> list[Prepared]:
     aligner = Aligner(space.subject, space.subject.bos_id)
     layers: list[Prepared] = []
     with space.reporter.stage("compare with the model", "units") as tick:
-        done = 0
         for layer in sorted({at.layer for at in found.units}):
-            units = {at.index: unit for at, unit in found.units.items() if at.layer == layer}
-            layers.append(
-                _layer(space, layer, units, aligner, lambda n, before=done: tick(before + n, len(found.units)))  # type: ignore[misc]
-            )
-            done += len(units)
+            units = {at.unit: unit for at, unit in found.units.items() if at.layer == layer}
+            layers.append(_layer(space, layer, units, aligner, tick))
     return layers
 
 
 def _layer(
-    space: Space, layer: int, units: Mapping[int, PublishedUnit], aligner: Aligner, tick: Callable[[int], None]
+    space: Space, layer: int, units: Mapping[int, PublishedUnit], aligner: Aligner, tick: Callable[[int, int], None]
 ) -> Prepared:
     basis = space.basis(replace(space.config, layer=layer).site(space.imported.basis))
     sources = sorted({unit.source for unit in units.values()})
@@ -87,7 +83,7 @@ def _layer(
         else:
             error_ = UnitError(f"exemplars of unit {out.name(index)}", "what the model does there", one.in_words())
             out.failures[out.name(index)] = str(error_)
-        tick(done + 1)
+        tick(done + 1, len(units))
     _refuse(out, compared, unchecked=space.imported.unchecked)
     return out
 
