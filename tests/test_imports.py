@@ -26,7 +26,7 @@ from tiny import PlainModel
 
 from saelens_n2g.errors import ArtefactError, InputError, N2GError, UnitError
 from saelens_n2g.imports import files
-from saelens_n2g.imports.align import Aligner, Misaligned
+from saelens_n2g.imports.align import MARKS, Aligner, Misaligned
 from saelens_n2g.imports.choice import COUNTS, choose
 from saelens_n2g.imports.formats import all_formats, format_of, published
 from saelens_n2g.imports.gather import gather, listed
@@ -409,6 +409,15 @@ def test_parts_of_a_character_are_tokens_of_it_all(aligner):
     assert {float(a) for s, a in zip(strings, aligned.activations, strict=True) if s == "\ufffd"} == {3.0}
 
 
+def test_a_letter_is_not_taken_for_a_byte(aligner):
+    """`¡` is how a byte-level vocabulary spells the byte A1."""
+    assert "¡" in aligner.tokenizer.tokenizer.get_vocab()
+    for marks in (False, True):
+        aligned = aligner.align(text(["¡", " the"], [1.0, 0.0]), marks=marks)
+        assert aligner.tokenizer.tokenizer.decode(aligned.ids) == "¡ the"
+        assert aligned.how == "characters"
+
+
 def test_ids_count_only_where_they_mean_the_strings(found, aligner):
     w = found[0]
     acts = np.ones(len(w.ids))
@@ -417,13 +426,13 @@ def test_ids_count_only_where_they_mean_the_strings(found, aligner):
     assert aligner.align(text(w.strings, acts, ids=wrong)).ids == tuple(w.ids)
 
 
-@given(st.text(min_size=1, max_size=30), st.data())
-def test_any_cut_of_a_text_is_aligned_or_refused(aligner, whole, data):
+@given(st.text(min_size=1, max_size=30), st.booleans(), st.data())
+def test_any_cut_of_a_text_is_aligned_or_refused(aligner, whole, marks, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
     parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     acts = [float(i % 3) if part else 0.0 for i, part in enumerate(parts)]
     try:
-        aligned = aligner.align(text(parts, acts))
+        aligned = aligner.align(text(parts, acts), marks=marks and not set(whole) & set(MARKS))
     except Misaligned:
         return
     assert len(aligned.ids) == len(aligned.activations)

@@ -1,7 +1,7 @@
 """Agreement: published activations beside the model's, so that no graph is fitted to one unit by asking another."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Agreement(NamedTuple):
         return f"correlation {r}, factor {self.scale:.3g}, {largest}"
 
 
+@runtime_checkable
 class Model(Protocol):
     """What is needed of a subject."""
 

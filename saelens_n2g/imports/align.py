@@ -3,9 +3,9 @@
     aligned = Aligner(subject).align(text, marks=True)      # ids, activations, how
 
 Strings are looked up in the vocabulary in three spellings: the text of a token, the piece as the vocabulary has it
-(`Ġthe`, `▁the`), and the piece with the marks replaced that SAEDashboard replaces (` the`). Where all strings of a text
-are found in one spelling, the ids are those. Else the joined text is tokenised anew, and a token has the largest
-activation of the published tokens that it shares characters with.
+(`Ġthe`, `▁the`), and the piece with the marks replaced that SAEDashboard replaces (` the`); the latter two only for
+formats that spell so. Where all strings of a text are found in one spelling, the ids are those. Else the joined text
+is tokenised anew, and a token has the largest activation of the published tokens that it shares characters with.
 """
 
 from collections.abc import Mapping
@@ -63,13 +63,17 @@ class Aligner:
 
         A BOS in front is taken off. Raises `Misaligned`.
         """
-        found = self._given(text)
+        found, sure = self._given(text), True
         if found is None and text.strings is not None:
-            found = self._exact(text.strings)
+            found, sure = self._exact(text.strings, marks=marks)
         how: How = "exact"
         values = text.activations
-        if found is None:
-            (found, values), how = self._by_characters(text, marks), "characters"
+        if found is None or not sure:
+            try:
+                (found, values), how = self._by_characters(text, marks), "characters"
+            except Misaligned:
+                if found is None:
+                    raise
         if found and found[0] == self.bos_id:
             found, values = found[1:], values[1:]
         if not found:
@@ -87,20 +91,25 @@ class Aligner:
         same = all(t < self.size and self._strings[t] == s for t, s in zip(text.ids, text.strings, strict=True))
         return text.ids if same else None
 
-    def _exact(self, strings: tuple[str, ...]) -> tuple[int, ...] | None:
-        """Ids by look-up. Where spellings disagree, those count that the tokenizer gives for their own text."""
+    def _exact(self, strings: tuple[str, ...], *, marks: bool) -> tuple[tuple[int, ...] | None, bool]:
+        """Ids by look-up, and whether they are beyond doubt.
+
+        Where spellings disagree, those count that the tokenizer gives for their own text. A letter such as `é` may
+        also be how a byte-level vocabulary spells a byte, so pieces that make no whole characters are doubted.
+        """
         found: list[tuple[int, ...]] = []
-        for table in self._tables:
+        for table in self._tables if marks else self._tables[:1]:
             ids = tuple(table.get(one, -1) for one in strings)
             if min(ids) >= 0 and ids not in found:
                 found.append(ids)
-        if len(found) > 1:
-            own = [ids for ids in found if tuple(self.tokenizer.encode(self._joined(ids))) == ids]
-            found = own or found
-        return found[0] if found else None
-
-    def _joined(self, ids: tuple[int, ...]) -> str:
-        return "".join(self._strings[t] for t in ids)
+        if not found:
+            return None, False
+        if not marks:
+            return found[0], True
+        texts = [str(self.tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in found]
+        own = [tuple(self.tokenizer.encode(text)) == ids for ids, text in zip(found, texts, strict=True)]
+        at = own.index(True) if True in own else 0
+        return found[at], own[at] or "\ufffd" not in texts[at]
 
     def _by_characters(self, text: PublishedText, marks: bool) -> tuple[tuple[int, ...], np.ndarray]:
         assert text.strings is not None, "ids alone are taken or refused"

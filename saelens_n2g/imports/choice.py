@@ -58,7 +58,8 @@ def choose(
             continue
         counts[found.how] += 1
         aligned.append(Exemplar(found.ids, np.maximum(found.activations, 0.0), at))
-    aligned.sort(key=lambda one: (-float(one.activations.max()), one.window))  # anew: a BOS may have been the largest
+    # Anew, since a BOS may have been the largest. Equal ones, such as texts that begin alike, in an order of their own.
+    aligned.sort(key=lambda one: (-float(one.activations.max()), one.tokens))
     taken: list[Exemplar] = []
     for one in aligned:
         if reason := _unfit(one, room, taken, 2 * top):
@@ -92,7 +93,7 @@ def _split(
     if all(text.which in ("fit", "test") for text in texts):
         test = {one.window for one in taken if texts[one.window].which == "test"}
     else:
-        ranked = sorted(taken, key=lambda one: (_rank(one, seed), one.window))
+        ranked = sorted(taken, key=lambda one: _rank(one, seed))
         n = min(max(round(share * len(taken)), 1), max(len(taken) - 1, 0))
         test = {one.window for one in ranked[:n]}
     sides = ([one for one in taken if (one.window in test) == side] for side in (False, True))

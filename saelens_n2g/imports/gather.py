@@ -86,7 +86,7 @@ def gather(
         records = texts = 0
         kind = all_formats().get(known.format or "")
         for one in published(path, lambda index: not indices or index in indices, kind) if kind else ():
-            shelf.put(one)
+            shelf.put(_named(one, path, known.name))
             records, texts = records + 1, texts + len(one.texts)
         facts.append(known._replace(records=records, texts=texts))
         report(done + 1, len(files))
@@ -95,6 +95,12 @@ def gather(
     if not shelf.units:
         raise InputError("files", "at least one unit", "none")
     return Gathered({at: _kept(shelf.units[at]) for at in sorted(shelf.units)}, tuple(facts), len(shelf.passed))
+
+
+def _named(unit: PublishedUnit, path: Path, name: str) -> PublishedUnit:
+    """The unit with texts that name their file as the provenance does: where a folder lay is no part of a result."""
+    old = f"file {path}, "
+    return replace(unit, texts=tuple(replace(t, where=f"{name}, {t.where.removeprefix(old)}") for t in unit.texts))
 
 
 class _Shelf:
