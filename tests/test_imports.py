@@ -299,6 +299,8 @@ def test_two_sources_at_a_layer_are_refused(tmp_path, found):
     with pytest.raises(InputError, match="one source"):
         gather(listed([path]))
     path = write_json_lines(tmp_path / "x", [one, other | {"layer": "2-res-16k"}])
+    with pytest.raises(InputError, match="1-mlp 1' and"):  # two layers are not made one
+        gather(listed([path]), layer=0)
     assert list(gather(listed([path])).units) == [(1, 3), (2, 4)]
 
 
@@ -407,6 +409,13 @@ def test_parts_of_a_character_are_tokens_of_it_all(aligner):
     strings = [aligner.tokenizer.string(t) for t in aligned.ids]
     assert strings.count("\ufffd") >= 2
     assert {float(a) for s, a in zip(strings, aligned.activations, strict=True) if s == "\ufffd"} == {3.0}
+
+
+def test_characters_that_were_lost_are_not_guessed(aligner):
+    """Parts of a character, published as text, may have been anything."""
+    for strings in ([" the", "\ufffd", "\ufffd"], [" th", "e\ufffd"]):
+        with pytest.raises(Misaligned, match="U\\+FFFD"):
+            aligner.align(text(strings, np.arange(len(strings))))
 
 
 def test_a_letter_is_not_taken_for_a_byte(aligner):

@@ -35,6 +35,8 @@ _REPLACED: Mapping[str, str] = {
 """What SAEDashboard replaces in pieces: dashes, quotation marks, spaces, as byte-level vocabularies spell them."""
 PIECES = 8
 """Tokens of one character at most; UTF-8 has four bytes."""
+LOST = "\ufffd"
+"""What is shown of a part of a character by itself."""
 How = Literal["exact", "characters"]
 
 
@@ -109,7 +111,7 @@ class Aligner:
         texts = [str(self.tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in found]
         own = [tuple(self.tokenizer.encode(text)) == ids for ids, text in zip(found, texts, strict=True)]
         at = own.index(True) if True in own else 0
-        return found[at], own[at] or "\ufffd" not in texts[at]
+        return found[at], own[at] or LOST not in texts[at]
 
     def _by_characters(self, text: PublishedText, marks: bool) -> tuple[tuple[int, ...], np.ndarray]:
         assert text.strings is not None, "ids alone are taken or refused"
@@ -120,6 +122,8 @@ class Aligner:
             strings = [_unmarked(one) for one in strings]
         joined = "".join(strings)
         ids = self.tokenizer.encode(joined) if joined else []
+        if LOST in joined:
+            raise Misaligned(text.where, "whole characters", "U+FFFD, in whose place others stood")
         spans = self._spans(ids, joined)
         if not spans:
             raise Misaligned(text.where, "a text that the subject's tokens spell", repr(joined[:40]))
@@ -168,15 +172,15 @@ class Aligner:
         return tuple(self._table(spelt) for spelt in (self._strings, self._pieces, shown))
 
     def _table(self, spelt: list[str]) -> dict[str, int]:
-        """String -> its token. Of several the one that the tokenizer gives for it counts; where it gives none of
-        them, as for U+FFFD, the string says too little."""
+        """String -> its token. Of several the one that the tokenizer gives for it counts. U+FFFD, which stands for any
+        part of a character, says too little."""
         found: dict[str, list[int]] = {}
         for token, string in enumerate(spelt):
             if string:
                 found.setdefault(string, []).append(token)
         out = {string: tokens[0] for string, tokens in found.items() if len(tokens) == 1}
         for string, tokens in found.items():
-            if len(tokens) > 1:
+            if len(tokens) > 1 and LOST not in string:
                 ids = self.tokenizer.encode(string)
                 if len(ids) == 1 and ids[0] in tokens:
                     out[string] = ids[0]

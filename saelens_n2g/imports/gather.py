@@ -44,7 +44,7 @@ class Gathered:
     """Ascending."""
     files: tuple[FileFacts, ...]
     passed: int
-    """Units beyond the number that was asked for."""
+    """Indices of units beyond the number that was asked for."""
 
 
 def listed(paths: Sequence[Path]) -> list[tuple[Path, FileFacts]]:
@@ -80,12 +80,12 @@ def gather(
 
     Raises `InputError` where no layer is known, or a layer's units come from two sources; `ArtefactError` for damage.
     """
-    shelf = _Shelf(layer, units)
+    shelf = _Shelf(layer, indices, units)
     facts = []
     for done, (path, known) in enumerate(files):
         records = texts = 0
         kind = all_formats().get(known.format or "")
-        for one in published(path, lambda index: not indices or index in indices, kind) if kind else ():
+        for one in published(path, shelf.wants, kind) if kind else ():
             shelf.put(_named(one, path, known.name))
             records, texts = records + 1, texts + len(one.texts)
         facts.append(known._replace(records=records, texts=texts))
@@ -106,29 +106,46 @@ def _named(unit: PublishedUnit, path: Path, name: str) -> PublishedUnit:
 class _Shelf:
     """Units as they come in, whatever the order of their records."""
 
-    def __init__(self, layer: int | None, limit: int | None) -> None:
-        self.layer, self.limit = layer, limit
+    def __init__(self, layer: int | None, indices: frozenset[int], limit: int | None) -> None:
+        self.layer, self.indices, self.limit = layer, indices, limit
         self.units: dict[Address, PublishedUnit] = {}
-        self.passed: set[Address] = set()
-        self.sources: dict[int, tuple[str, str | None]] = {}
+        self.known: set[int] = set()
+        self.passed: set[int] = set()
+        self.sources: dict[int, tuple[str | None, str, int | None]] = {}
+        """Layer -> model, source and layer as stated by its first record."""
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and len(self.units) >= self.limit
+
+    def wants(self, index: int) -> bool:
+        """Whether units of an index are taken, at any layer; asked before they are built."""
+        if self.indices and index not in self.indices:
+            return False
+        if self.full and index not in self.known:
+            self.passed.add(index)
+            return False
+        return True
 
     def put(self, one: PublishedUnit) -> None:
         layer = one.layer if self.layer is None else self.layer
         if layer is None:
             raise InputError(f"layer of {one.where}", "a record that states it, or --layer", f"source {one.source!r}")
-        known = self.sources.setdefault(layer, (one.source, one.model))
-        if known != (one.source, one.model):
-            found = " and ".join(
-                repr(" ".join(filter(None, (model, source)))) for source, model in (known, (one.source, one.model))
+        stated = (one.model, one.source, one.layer)
+        known = self.sources.setdefault(layer, stated)
+        if known != stated:
+            said = [" ".join(str(part) for part in parts if part not in (None, "")) for parts in (known, stated)]
+            raise InputError(
+                f"units of layer {layer}", f"one source, {one.where} included", " and ".join(map(repr, said))
             )
-            raise InputError(f"units of layer {layer}", f"one source, {one.where} included", found)
         address = Address(layer, one.index)
         if address in self.units:
             self.units[address] = _joined(self.units[address], one)
-        elif self.limit is None or len(self.units) < self.limit:
-            self.units[address] = replace(one, layer=layer)
+        elif self.full:
+            self.passed.add(one.index)
         else:
-            self.passed.add(address)
+            self.units[address] = replace(one, layer=layer)
+            self.known.add(one.index)
 
 
 def _joined(before: PublishedUnit, one: PublishedUnit) -> PublishedUnit:

@@ -47,7 +47,7 @@ def _tell(found: Gathered, reporter: Reporter) -> None:
     if others := [one.name for one in found.files if one.format is None]:
         reporter.note(f"{len(others)} files hold no exemplars and are passed over: {', '.join(others[:3])}")
     if found.passed:
-        reporter.note(f"{found.passed} units beyond the number asked for are passed over")
+        reporter.note(f"units of {found.passed} further indices are passed over, as many as asked for are there")
     if models := {unit.model for unit in found.units.values() if unit.model is not None}:
         reporter.note(f"published for model {', '.join(sorted(models))}")
 
