@@ -52,7 +52,9 @@ def parts(folder: Path) -> list[Part]:
     damaged."""
     report = folder / "report"
     if not (folder / "layers").is_dir() and not (report / "results.json").is_file():
-        raise InputError(f"run {folder}", "the folder of a finished comparison, study or import", "none of them")
+        raise InputError(
+            f"run {folder}", "the folder of a finished comparison or study, or of an import", "none of them"
+        )
     require(report, "report")
     path = report / "results.json"
     result = read_json(path)
