@@ -340,6 +340,12 @@ def test_features_of_a_dictionary_are_imported(found, model, dictionary, tiny_mo
         [1.0, 1.0], abs=1e-4
     )
     assert set(value["dictionary"]) >= {"cfg.json", "sae_weights.safetensors"}
+    more = [line for line in lines if line["index"] == "7"]
+    for line in more:
+        line["values"] = [a * (1 + 1e-6) for a in line["values"]]
+    import_files([write_json_lines(tmp_path / "batch-1", more)], tmp_path / "more", QUIET, **options)
+    with Writer(tmp_path / "atlas.db") as writer:  # one dictionary, whatever the file its units come from
+        assert [collect(tmp_path / name, writer).new for name in ("run", "more")] == [2, 1]
     wrong = write_json_lines(tmp_path / "y", [{**line, "layer": "2-res-12"} for line in lines])
     with pytest.raises(InputError, match=rf"expected {LAYER}, found \[2\]"):
         import_files([wrong], tmp_path / "run2", QUIET, **options)

@@ -76,11 +76,12 @@ def _arrays(value: Tensors, where: str) -> tuple[np.ndarray, np.ndarray, np.ndar
         raise ArtefactError(
             f"{where}, activations", "finite numbers", f"{int((~np.isfinite(activations)).sum())} others"
         )
-    return locations.astype(np.int64), activations.astype(np.float32), tokens
+    return locations, activations, tokens  # as they are: a cache may have a hundred million places
 
 
 def _texts(where: str, locations: np.ndarray, activations: np.ndarray, tokens: np.ndarray) -> tuple[PublishedText, ...]:
     """The strongest rows of one latent, whole, zero where nothing is stored."""
+    locations, activations = locations.astype(np.int64), activations.astype(np.float32)
     rows, inverse = np.unique(locations[:, 0], return_inverse=True)
     peaks = np.full(len(rows), -np.inf, dtype=np.float32)
     np.maximum.at(peaks, inverse, activations)

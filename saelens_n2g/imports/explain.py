@@ -22,7 +22,7 @@ from saelens_n2g.graphs.structure import structure
 from saelens_n2g.imports.choice import Chosen
 from saelens_n2g.imports.prepare import Prepared, Ready
 from saelens_n2g.imports.results import EXPLAINERS, ImportedBasis, ImportedUnit, basis_of
-from saelens_n2g.imports.space import PublishedFitter, Space
+from saelens_n2g.imports.space import OnText, PublishedFitter, Space
 from saelens_n2g.jobs.artefacts import committed, publishing, read_json, require, write_json
 from saelens_n2g.scoring import Tokens, firing, pooled
 
@@ -77,12 +77,13 @@ def _part(
     found: Prepared,
     fitter: PublishedFitter,
     indices: Sequence[int],
-    on_text: Mapping[int, Float[np.ndarray, "window pos"]] | None,
+    on_text: OnText | None,
     folder: Path,
 ) -> None:
     """Fit and score some units and write them into `folder`."""
     units = [_unit(found, index, space.config.rule.threshold) for index in indices]
     graphs = fitter.fit(units)
+    every = None if on_text is None else on_text.of(indices)
     done, failures = [], {}
     for unit in units:
         graph = graphs[unit.index]
@@ -90,7 +91,7 @@ def _part(
             failures[unit.name] = str(graph)
             continue
         ready = found.units[unit.index]
-        values = None if on_text is None else on_text[unit.index]
+        values = None if every is None else every[unit.index]
         scores = _scores(space, unit, graph, values)
         stem = write_unit(folder, graph, exemplars_as_json(space, unit, ready.chosen))
         done.append(_imported(space, unit, graph, ready, scores, values, stem))

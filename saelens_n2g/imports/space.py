@@ -1,6 +1,7 @@
 """Space: a workspace whose evidence are published texts, and a fitter that fits to them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.fitting import Fitter
 from saelens_n2g.comparison.selection import CHUNK, Unit
 from saelens_n2g.comparison.workspace import Workspace
+from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs.evidence import Evidence
 from saelens_n2g.imports.config import ImportConfig
@@ -64,15 +66,35 @@ class Space(Workspace):
             )
         return sae_basis(site, dictionary)
 
-    def on_text(self, basis: Basis, indices: Sequence[int]) -> Mapping[int, Float[np.ndarray, "window pos"]]:
-        """What units do on the text that is scored on: one pass of the subject for all of a layer."""
-        site, order = basis.site, sorted(indices)
+    def on_text(self, basis: Basis, indices: Sequence[int]) -> "OnText":
+        """What units of a layer do on the text that is scored on: one pass of the subject for all of them."""
         neurons = basis.name == "neurons"
-        rows = torch.from_numpy(self.harvest({site: order if neurons else None}).rows(site))
-        wanted = torch.tensor(order)
-        parts = [chunk.relu() if neurons else basis.encode_features(chunk, wanted) for chunk in rows.split(CHUNK)]
+        columns = {index: at for at, index in enumerate(sorted(indices))} if neurons else None
+        store = self.harvest({basis.site: None if columns is None else list(columns)})
+        return OnText(self.windows, basis, store.mapped(basis.site), columns)
+
+
+@dataclass(frozen=True, eq=False)
+class OnText:
+    """Activations of a text on disk; only those of the units that are asked for come into memory."""
+
+    windows: Windows
+    basis: Basis
+    shards: Sequence[Float[torch.Tensor, "token kept"]]
+    columns: Mapping[int, int] | None
+    """Neuron -> column of the shards; None where they hold the whole vector."""
+
+    def of(self, indices: Sequence[int]) -> dict[int, Float[np.ndarray, "window pos"]]:
+        """Per unit its activation on every position, zero where nothing is scored."""
+        wanted = torch.tensor(list(indices))
+        if self.columns is None:
+            chunks = (chunk.float() for shard in self.shards for chunk in shard.split(CHUNK))
+            parts = [self.basis.encode_features(chunk, wanted) for chunk in chunks]
+        else:
+            picked = torch.tensor([self.columns[index] for index in indices])
+            parts = [shard[:, picked].float().relu() for shard in self.shards]
         grid = on_grid(torch.cat(parts).numpy(), self.windows)
-        return {index: grid[..., at] for at, index in enumerate(order)}
+        return {index: grid[..., at] for at, index in enumerate(indices)}
 
 
 class PublishedFitter(Fitter):

@@ -84,7 +84,8 @@ def _comparison(folder: Path, result: Mapping[str, Any], kind: str) -> list[Part
     imported = kind == "import"
     found = []
     for basis in result["bases"]:
-        identity = [learnt, result["dictionary"]]
+        identity = [None if imported else learnt, result["dictionary"]]
+        decided = {**shared, "corpus": None} if imported else shared  # nothing was learnt from published texts
         units = sorted(basis["units"], key=lambda unit: int(unit["index"]))
         more = {name: basis[name] for name in ("summary", "micro", "share_f1_half", "structure", "failures")}
         found.append(
@@ -94,7 +95,7 @@ def _comparison(folder: Path, result: Mapping[str, Any], kind: str) -> list[Part
                 checksum=fingerprint([checksum, basis["name"], *([basis["site"]] if imported else [])]),
                 model=_model(shared),
                 basis=_basis(basis, basis["name"]),
-                layer=_layer(basis, basis["name"], shared, identity, more),
+                layer=_layer(basis, basis["name"], decided, identity, more),
                 provenance={**shared, "protocol": result["protocol"], "dictionary": result["dictionary"]},
                 total=len(units),
                 load=_of_comparison(report, units, shared, basis),
