@@ -823,7 +823,8 @@ def test_unfinished_and_other_folders_are_refused(runs, tmp_path):
 
 def test_versions_that_are_read_are_those_that_are_written():
     from saelens_n2g.comparison import results as comparison
+    from saelens_n2g.imports import config as imports
     from saelens_n2g.store.runs import VERSIONS
     from saelens_n2g.study import results as study
 
-    assert {comparison.FORMAT: comparison.VERSION, study.FORMAT: study.VERSION} == VERSIONS
+    assert {one.FORMAT: one.VERSION for one in (comparison, study, imports)} == VERSIONS
