@@ -82,7 +82,10 @@ def test_what_is_there(filled):
             "tied-R2": ("resid_post", [(0, 3, 64), (2, 3, 64)]),
         }
         assert store.services(store.unit_id("toy", "sae", 1, 2)) == SERVICES
-        assert store.services(store.unit_id("toy", "tied-R2", 0, 21)) == ["explanation", "provenance", "statistics"]
+        without_graph = ["explanation", "neuroscope", "provenance", "statistics"]
+        assert store.services(store.unit_id("toy", "tied-R2", 0, 21)) == without_graph
+        texts = store.body(store.unit_id("toy", "tied-R2", 0, 21), "neuroscope").json()["texts"]
+        assert {text["predicted"] for text in texts} == {None}
         assert store.unit("toy", "tied-R2", 0, 21).failure == "unit: expected a graph, found none"
         assert all(one.finished for one in store.sources())
         assert [one.kind for one in store.sources()] == ["comparison"] * 2 + ["study"] * 4

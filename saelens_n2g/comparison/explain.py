@@ -128,8 +128,13 @@ def write_unit(folder: Path, graph: Graph, exemplars: Mapping[str, Any]) -> str:
     write_json(folder / "graphs" / f"{stem}.json", graph.to_dict())
     write_text(folder / "graphs" / f"{stem}.svg", graph.to_svg())
     write_text(folder / "graphs" / f"{stem}.dot", graph.to_dot())
-    write_text(folder / "exemplars" / f"{stem}.json", _compact(exemplars))
+    write_exemplars(folder, exemplars)
     return stem
+
+
+def write_exemplars(folder: Path, exemplars: Mapping[str, Any]) -> None:
+    """Write the JSON of a unit's exemplars."""
+    write_text(folder / "exemplars" / f"{exemplars['unit'].replace('/', '_')}.json", _compact(exemplars))
 
 
 def exemplars_as_json(workspace: Workspace, unit: Unit) -> dict[str, Any]:

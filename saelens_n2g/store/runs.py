@@ -116,10 +116,7 @@ def _of_comparison(
             graph = _graph(path, unit["name"])
             bodies = _bodies(unit, graph, source, shared, path.with_suffix(".dot"), report / unit["svg_file"])
             path = report / "exemplars" / path.name
-            exemplars = read_json(path)
-            if exemplars["unit"] != unit["name"]:
-                raise ValueError(f"exemplars of {exemplars['unit']}, not of {unit['name']}")
-            bodies["neuroscope"] = services.neuroscope(layer, exemplars, graph)
+            bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -160,6 +157,9 @@ def _cell(run: str, place: Path, cell: Mapping[str, Any], result: Mapping[str, A
                 path = place / "graphs" / f"{unit['name'].replace('/', '_')}.json"
                 graph = _graph(path, unit["name"])
             bodies = _bodies(unit, graph, source, shared)
+            path = place / "exemplars" / f"{unit['name'].replace('/', '_')}.json"
+            if path.is_file():  # older studies kept none
+                bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -216,6 +216,14 @@ def _graph(path: Path, name: str) -> Graph:
     if graph.unit != name:
         raise ArtefactError(f"file {path}", f"the graph of {name}", f"that of {graph.unit}")
     return graph
+
+
+def _neuroscope(path: Path, unit: str, layer: int, graph: Graph | None) -> dict[str, Any]:
+    """The texts of a unit, out of the file of its exemplars."""
+    exemplars = read_json(path)
+    if exemplars["unit"] != unit:
+        raise ValueError(f"exemplars of {exemplars['unit']}, not of {unit}")
+    return services.neuroscope(layer, exemplars, graph)
 
 
 def _bodies(
