@@ -100,8 +100,9 @@ def _snippet(text: Mapping[str, Any]) -> Snippet:
     top = max(activations)
     limit = float(text.get("max_range", top))
     shares = [one / limit if limit > 0 else 0.0 for one in activations]
-    kinds = [_kind(share, p) for share, p in zip(shares, predicted or [None] * len(shares), strict=True)]
-    spans = [_token(*one) for one in zip(tokens, activations, shares, predicted or [None] * len(tokens), strict=True)]
+    kinds = [_kind(share, p) for share, p in zip(shares, predicted or [None] * len(tokens), strict=True)]
+    said = predicted or [None] * len(tokens)
+    spans = [_token(*one) for one in zip(tokens, [*tokens[1:], ""], activations, shares, said, strict=True)]
     at = activations.index(top)
     low, high = max(at - BEFORE, 0), at + AFTER + 1
     part = low > 0 or high < len(tokens)
@@ -131,18 +132,20 @@ def _counts(kinds: Sequence[str]) -> Confusion:
     return Confusion(*(kinds.count(kind) for kind in ("hit", "extra", "missed", "")))
 
 
-def _token(token: str, activation: float, share: float, predicted: float | None) -> Markup:
-    """A token; nothing is said of those on which nothing happens."""
-    shown = reading(token)
+def _token(token: str, following: str, activation: float, share: float, predicted: float | None) -> Markup:
+    """A token; nothing is said of those on which nothing happens. Spaces before it stay outside, where lines break."""
+    shown = reading(token, following)
     if not activation and not predicted:
         return shown
+    spaces = len(token) - len(token.lstrip(" ")) if token.strip() else 0
     kind = _kind(share, predicted)
-    names = [name for name in (shade(share), kind or ("hint" if predicted else "")) if name]
     said = f"{activation:.2f}, {share:.2f} of the maximum"
     if predicted is not None:
         said += f"; predicted {predicted:.2f}" + (f": {_VERDICTS[kind]}" if kind else "")
     heard = Markup('<span class="heard"> ({}) </span>').format(_heard(kind, share, predicted)) if kind else Markup()
-    return Markup('<span class="{}" title="{}">{}{}</span>').format(" ".join(names), said, shown, heard)
+    names = " ".join(filter(None, (shade(share), kind)))
+    word = Markup('{}<span class="{}" title="{}">{}{}</span>')
+    return word.format(" " * spaces, names, said, shown[spaces:], heard)
 
 
 def _heard(kind: str, share: float, predicted: float | None) -> str:
@@ -151,8 +154,8 @@ def _heard(kind: str, share: float, predicted: float | None) -> str:
     return activation if predicted is None else f"{activation}, predicted {predicted:.2f}: {_VERDICTS[kind]}"
 
 
-def reading(token: str) -> Markup:
-    """A token in running text: spaces beside words stay spaces, newlines break the line behind their mark, and what
+def reading(token: str, following: str = "") -> Markup:
+    """A token in running text: spaces beside words stay spaces, the last of several newlines breaks the line, and what
     has no shape is made visible."""
     core = token.strip(" ")
     if core.strip():
@@ -162,9 +165,12 @@ def reading(token: str) -> Markup:
     else:
         said = visible(token)
     marked = escape(said)
-    if "\n" in token:
+    if not core.strip():
+        marked = Markup('<span class="sign">{}</span>').format(said)
+    elif "\n" in token:
         marked = marked.replace("⏎", Markup('<span class="sign">⏎</span>'))
-    return marked + Markup("<br>") if token.endswith("\n") else marked
+    breaks = token.endswith("\n") and not following.startswith("\n")
+    return marked + Markup("<br>") if breaks else marked
 
 
 def points(found: Sequence[Group]) -> list[tuple[float, bool]]:

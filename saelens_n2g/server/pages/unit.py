@@ -195,7 +195,11 @@ def _similar(store: Store, one: Unit) -> list[dict[str, Any]]:
     found = store.similar(one.id)
     said = {other.unit.id: store.body(other.unit.id, "explanation") for other in found}
     return [
-        {"other": other, "said": visible(str(body.json()["explanation"]).partition("\n")[0]) if body else ""}
+        {
+            "other": other,
+            "name": f"{place_name(other.unit.basis, other.unit.layer)}/{other.unit.index}",
+            "said": visible(str(body.json()["explanation"]).partition("\n")[0]) if body else "",
+        }
         for other in found
         for body in (said[other.unit.id],)
     ]

@@ -33,9 +33,9 @@
     const fit = () => { scale = whole(); draw(); };
     // At first all of it; but no smaller than can be read, and then its right end, where it fires.
     const first = () => {
-      const least = Math.min(whole(), 1);
-      canvas.style.height = `${Math.round(Math.max(Math.min(height * Math.max(Math.min(canvas.clientWidth / width, 1.3), READABLE), innerHeight * 0.72), 180))}px`;
-      scale = Math.max(whole(), Math.min(READABLE, 1), Math.min(least, READABLE));
+      const wide = Math.max(Math.min(canvas.clientWidth / width, 1.3), READABLE);
+      canvas.style.height = `${Math.round(Math.max(Math.min(height * wide, innerHeight * 0.72), 120))}px`;
+      scale = Math.max(whole(), READABLE);
       x = width;
       y = 0;
       draw();
@@ -132,7 +132,6 @@
       return found;
     };
     const said = canvas.parentElement.querySelector(".of-node");
-    if (said) { said.hidden = false; said.textContent = ""; }
     const follow = (node) => {
       svg.classList.toggle("following", Boolean(node));
       for (const one of svg.querySelectorAll(".lit")) one.classList.remove("lit");
