@@ -1,12 +1,13 @@
 """Links: where pages, data and assets are. A server has them under paths; an export under files."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode
 
 from saelens_n2g.server.address import path, place_name
 
 
+@runtime_checkable
 class Links(Protocol):
     """What templates and views ask for an address."""
 
