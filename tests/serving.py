@@ -41,7 +41,13 @@ def serving(path: Path) -> Iterator[str]:
     from saelens_n2g.server.app import Atlas
 
     config = uvicorn.Config(
-        Atlas(path), host="127.0.0.1", port=0, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1
+        Atlas(path),
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -26,13 +27,15 @@ from saelens_n2g.store.bodies import compress, digest, serialise
 from saelens_n2g.store.collect import collect, connect
 from saelens_n2g.store.grammar import MOST_LETTERS, Or, Term, parse, quoted
 from saelens_n2g.store.reader import Store
+from saelens_n2g.store.records import Unit
 from saelens_n2g.store.schema import body_key
 from saelens_n2g.store.services import graph_of
 from saelens_n2g.store.writer import Writer
 
 HOSTILE = [
-    "</script><script>alert(1)</script>", '"onload=alert(1) x="', "' onfocus='alert(1)", "‮evil", "\n", " \n\n",
-    "<img src=x onerror=alert(1)>", "&lt;b&gt;", "\x00\x1b", "�", "]]>", "javascript:alert(1)", "{{ 7 * 7 }}", "\\u0041",
+    "</script><script>alert(1)</script>", '"onload=alert(1) x="', "' onfocus='alert(1)", "\u202eevil", "\n", " \n\n",
+    "<img src=x onerror=alert(1)>", "&lt;b&gt;", "\x00\x1b", "�", "]]>", "javascript:alert(1)", "{{ 7 * 7 }}",
+    "\\u0041",
 ]  # fmt: skip
 
 
@@ -105,7 +108,9 @@ def test_scores_and_figures_are_those_of_the_api(client, index):
         [shown(each["scores"][text][name]) for text in ("held_out", "random") for name in views.SCORES]
         for each in explained["explanations"]
     ]
-    counted = [[int(cell.words) for cell in row.all("td")] for row in root.one("table", "counts").one("tbody").all("tr")]
+    counted = [
+        [int(cell.words) for cell in row.all("td")] for row in root.one("table", "counts").one("tbody").all("tr")
+    ]
     assert counted == [each["counts"]["held_out"] + each["counts"]["random"] for each in explained["explanations"]]
     assert any("–" in row for row in found), "the fixture has undefined scores"
     assert root.all("pre", "paths")[0].text == explained["explanation"]
@@ -332,7 +337,7 @@ def test_a_graph_that_never_fires_is_no_drawing():
     assert draw.to_page(Graph("u", 1.0), link=lambda _: None) == draw.Drawing("", (), 0, 0)
 
 
-def test_all_nodes_are_drawn_when_asked_for(tmp_path_factory, client):
+def test_all_nodes_are_drawn_when_asked_for(client):
     graph = Graph("u", 1.0)
     for token in range(60):
         graph.add([(token, 1.0)], 0.9)
@@ -362,7 +367,7 @@ def test_the_style_sheet_knows_the_colours_of_drawings():
 
 
 def test_a_query_for_any_token_finds_that_token():
-    for name in HOSTILE + ["a\\b", "\t\r"]:
+    for name in [*HOSTILE, "a\\b", "\t\r"]:
         assert parse(views.search_for((name,))) == Term("any", name)
         assert parse(quoted(name).join(("any:", ""))) == Term("any", name)
     assert views.search_for(()) is None
@@ -412,7 +417,6 @@ def test_hostile_tokens_stay_text(hostile_path):
         for token in HOSTILE:
             if token.isprintable():
                 assert token in said, token
-        assert "49" not in re.findall(r"{{ 7 \* 7 }}|\b49\b", said)
         assert "\\u202eevil" in said
 
 
@@ -467,14 +471,9 @@ def test_without_a_server_nothing_asks_for_one(store_path):
     assert not [one for one in root.all("script") if one.get("type") == "module"], "a folder has no modules"
 
 
-def test_names_with_slashes_and_spaces_are_escaped(store_path):
-    assert views.embed_link(ServerLinks("/r"), views_unit("a/b c", "x y")) == f"/r/embed/a%2Fb%20c/{quote('1-x y')}/2"
-
-
-def views_unit(model: str, basis: str):
-    from saelens_n2g.store.records import Unit
-
-    return Unit(1, model, basis, 1, 2, 1, None, {})
+def test_names_with_slashes_and_spaces_are_escaped():
+    one = Unit(1, "a/b c", "x y", 1, 2, 1, None, {})
+    assert views.embed_link(ServerLinks("/r"), one) == f"/r/embed/a%2Fb%20c/{quote('1-x y')}/2"
 
 
 def test_colours_of_nodes_stand_out():
@@ -495,11 +494,7 @@ def test_the_page_is_alive(store_path):
         tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: said.append(str(error)))
         with Store.open(store_path) as store:
-            index = next(
-                one.index
-                for one in store.listing("toy", basis="sae", layer=1).units
-                if condense(graph_of(store.body(one.id, "neuron2graph").json())).edges
-            )
+            index = next(one.index for one in store.listing("toy", basis="sae", layer=1).units if has_parts(store, one))
         tab.goto(f"{address}/viz/toy/1-sae/{index}")
         _paths_are_followed(tab)
         _picture_moves(tab)
@@ -519,6 +514,34 @@ def test_the_page_is_alive(store_path):
         context.close()
 
 
+def has_parts(store: Store, one) -> bool:
+    """Whether its drawing has edges, and nodes that they do not lead to."""
+    layered = condense(graph_of(store.body(one.id, "neuron2graph").json()))
+    return bool(layered.edges) and len(layered.components) > 1
+
+
+def until(tab, truth: str) -> None:
+    """Wait for it; the browser's own waiting would evaluate text in the page, which its policy forbids."""
+    deadline = time.monotonic() + 10
+    while not tab.evaluate(truth):
+        assert time.monotonic() < deadline, truth
+        tab.wait_for_timeout(20)
+
+
+def test_no_hostile_token_runs_in_a_browser(hostile_path):
+    with serving(hostile_path) as address, browsing() as browser:
+        tab = browser.new_page()
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
+        for index in range(4):
+            tab.goto(f"{address}/viz/toy/1-sae/{index}")
+            for token in tab.locator(".tokens > span[title]").all()[:5]:
+                token.hover()
+        assert not said
+
+
 def _paths_are_followed(tab) -> None:
     target = tab.locator(".drawing path[data-source]").first
     source = target.get_attribute("data-source")
@@ -527,10 +550,8 @@ def _paths_are_followed(tab) -> None:
     assert {source, target.get_attribute("data-target")} <= set(lit)
     others = tab.locator(".drawing.following [data-node]:not(.lit)")
     assert others.count() + len(lit) == tab.locator("[data-node]").count()
-    if others.count():
-        tab.wait_for_function(
-            "getComputedStyle(document.querySelector('.drawing.following [data-node]:not(.lit)')).opacity < 0.3"
-        )
+    assert others.count()
+    until(tab, "getComputedStyle(document.querySelector('.drawing.following [data-node]:not(.lit)')).opacity < 0.3")
     assert tab.locator(".of-node").inner_text()
     tab.mouse.move(5, 5)
     assert tab.locator(".drawing.following").count() == 0
@@ -549,7 +570,7 @@ def _picture_moves(tab) -> None:
     tab.mouse.move(*place)
     scrolled, fitting = tab.evaluate("scrollY"), box()
     tab.mouse.wheel(0, 120)
-    tab.wait_for_function(f"scrollY > {scrolled}")
+    until(tab, f"scrollY > {scrolled}")
     assert box() == fitting, "the page scrolls where nobody has clicked into the graph"
     tab.evaluate(f"scrollTo(0, {scrolled})")
     tab.locator(".canvas").focus()

@@ -1,9 +1,9 @@
 """Units: what is behind the address of a unit.
 
-    /viz/MODEL/3-sae/42                its page; ?nodes=all draws more of its graph
-    /viz/MODEL/3-sae/42/graph.svg      its graph as a picture that stands alone; graph.dot for Graphviz
-    /viz/MODEL/3-sae/random            some unit of the layer
-    /embed/MODEL/3-sae/42              the graph and a few exemplars, for frames in other pages
+/viz/MODEL/3-sae/42                its page; ?nodes=all draws more of its graph
+/viz/MODEL/3-sae/42/graph.svg      its graph as a picture that stands alone; graph.dot for Graphviz
+/viz/MODEL/3-sae/random            some unit of the layer
+/embed/MODEL/3-sae/42              the graph and a few exemplars, for frames in other pages
 """
 
 import random

@@ -100,8 +100,8 @@ def _snippet(text: Mapping[str, Any]) -> Snippet:
     top = max(activations)
     limit = float(text.get("max_range", top))
     shares = [one / limit if limit > 0 else 0.0 for one in activations]
-    kinds = [_kind(share, p) for share, p in zip(shares, predicted or [None] * len(tokens), strict=True)]
-    said = predicted or [None] * len(tokens)
+    said: Sequence[float | None] = [None] * len(tokens) if predicted is None else predicted
+    kinds = [_kind(share, p) for share, p in zip(shares, said, strict=True)]
     spans = [_token(*one) for one in zip(tokens, [*tokens[1:], ""], activations, shares, said, strict=True)]
     at = activations.index(top)
     low, high = max(at - BEFORE, 0), at + AFTER + 1

@@ -156,7 +156,7 @@ def _whole(found: Found) -> Iterator[None]:
 
 def _exemplars(found: Found) -> dict[str, Any]:
     body = found.value("neuroscope")
-    groups = exemplars.groups(body) if body else ()
+    groups = () if body is None else exemplars.groups(body)
     points = exemplars.points(groups)
     words = f"Activations above 0 of {sum(len(group.snippets) for group in groups)} windows, as shares of the maximum"
     return {
@@ -171,7 +171,9 @@ def _exemplars(found: Found) -> dict[str, Any]:
 
 def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
     """What is said of the unit, and every explainer's scores and counts."""
-    body = found.value("explanation") or {"explanation": "", "explanations": []}
+    body = found.value("explanation")
+    if body is None:
+        body = {"explanation": "", "explanations": []}
     rows = []
     for each in body["explanations"]:
         scores, counts = each.get("scores") or {}, each.get("counts") or {}
