@@ -69,6 +69,19 @@ def hostile_path(tmp_path_factory) -> Path:
         atlases.STRINGS.update(kept)
 
 
+def replace_body(path: Path, service: str, value) -> None:
+    """What a stranger's store may say of the unit 1-sae/0."""
+    raw, connection = serialise(value), sqlite3.connect(path)
+    ((kind,),) = connection.execute("SELECT id FROM services WHERE name = ?", (service,)).fetchall()
+    with Store.open(path) as store:
+        key = body_key(store.unit_id("toy", "sae", 1, 0), kind)
+    connection.execute(
+        "UPDATE unit_bodies SET etag = ?, size = ?, body = ? WHERE id = ?", (digest(raw), len(raw), compress(raw), key)
+    )
+    connection.commit()
+    connection.close()
+
+
 def page(client, address: str, status: int = 200) -> Element:
     answer = client.get(address)
     assert answer.status_code == status, answer.text[:500]
@@ -229,6 +242,17 @@ def test_provenance_in_words(store_path):
     assert {nothing[term] for term in ("Text", "Context", "Seed", "Method", "Fires", "Versions")} == {UNKNOWN}
 
 
+def test_an_explanation_in_words_is_shown_but_not_the_graph_twice(store_path, tmp_path, client):
+    path = tmp_path / "atlas.db"
+    shutil.copyfile(store_path, path)
+    replace_body(path, "explanation", {"explanation": "Fires on <b>hellos</b>.", "explanations": []})
+    with asking(path) as other:
+        section = page(other, "/viz/toy/1-sae/0").one("section", aria_labelledby="scores-title")
+    assert section.one("pre").text == "Fires on <b>hellos</b>."
+    assert section.one("p", "notice").words == "No scores of this unit are in the store."
+    assert not page(client, "/viz/toy/1-sae/0").one("section", aria_labelledby="scores-title").all("pre")
+
+
 # --- what is not there ----------------------------------------------------------------------------------------
 
 
@@ -277,17 +301,9 @@ def test_what_cannot_be_shown_is_said(client, address, status, words):
     ],
 )
 def test_bodies_of_strangers_end_in_a_problem(store_path, tmp_path, service, value):
-    path, raw = tmp_path / "atlas.db", serialise(value)
+    path = tmp_path / "atlas.db"
     shutil.copyfile(store_path, path)
-    connection = sqlite3.connect(path)
-    ((kind,),) = connection.execute("SELECT id FROM services WHERE name = ?", (service,)).fetchall()
-    with Store.open(path) as store:
-        key = body_key(store.unit_id("toy", "sae", 1, 0), kind)
-    connection.execute(
-        "UPDATE unit_bodies SET etag = ?, size = ?, body = ? WHERE id = ?", (digest(raw), len(raw), compress(raw), key)
-    )
-    connection.commit()
-    connection.close()
+    replace_body(path, service, value)
     with asking(path) as client:
         assert page(client, "/viz/toy/1-sae/0", 500).one("h1").words == "Internal Server Error"
         page(client, "/viz/toy/1-sae/1")
@@ -503,8 +519,9 @@ def test_the_page_is_alive(store_path):
         tab.goto(f"{address}/embed/toy/1-sae/{index}")
         assert tab.locator(".canvas.live").count() == 1
         tab.set_viewport_size({"width": 390, "height": 800})
-        tab.goto(f"{address}/viz/toy/1-sae/{index}")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "a phone need not scroll sideways"
+        for place in ("0/3", "0/21", f"1-sae/{index}"):
+            tab.goto(f"{address}/viz/toy/{place}")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "a phone need not scroll sideways"
         node = tab.locator(".drawing a[data-node]").last
         wanted = node.get_attribute("href")
         assert not said

@@ -184,9 +184,11 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
                 "counts": {text: [int(n) for n in counts.get(text) or ()] for text in TEXTS},
             }
         )
-    said = body["explanation"] or ""
     text = "" if graph is None else graph.to_text()
-    return {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if said == text else said}
+    said = str(body["explanation"] or "")
+    own = {*text.splitlines(), "(never fires)"}
+    repeats = all(line in own or line.startswith("... and ") for line in said.splitlines())
+    return {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said}
 
 
 def _number(value: Any) -> float | None:

@@ -1,7 +1,8 @@
 // A graph that can be looked around in: wheel, pinch, drag, buttons and keys move the picture; a node that is pointed at
 // or has the focus shows the paths through it. Without this it is a picture with links.
 {
-  const MOST = 4, STEP = 1.25, READABLE = 0.75, DRAGGED = 4;
+  const MOST = 4, LARGEST = 1.3, READABLE = 0.75; // px a unit: at most, at first at most, at first at least
+  const STEP = 1.25, DRAGGED = 4, ROOM = 10, TALL = 0.72; // of zoom; px of a drag; px around; of the window's height
 
   const start = (canvas) => {
     const svg = canvas.querySelector("svg.drawing");
@@ -12,8 +13,8 @@
     // --- looking around -----------------------------------------------------------------------------------------
 
     const size = () => [canvas.clientWidth, canvas.clientHeight];
-    const whole = () => Math.min(size()[0] / width, size()[1] / height, 1.3);
-    const inside = (at, room, length) => length <= room ? (length - room) / 2 : Math.min(Math.max(at, -24), length - room + 24);
+    const whole = () => Math.min((size()[0] - 2 * ROOM) / width, (size()[1] - 2 * ROOM) / height, LARGEST);
+    const inside = (at, room, length) => length <= room ? (length - room) / 2 : Math.min(Math.max(at, -ROOM), length - room + ROOM);
     const draw = () => {
       const [w, h] = size();
       x = inside(x, w / scale, width);
@@ -33,11 +34,11 @@
     const fit = () => { scale = whole(); draw(); };
     // At first all of it; but no smaller than can be read, and then its right end, where it fires.
     const first = () => {
-      const wide = Math.max(Math.min(canvas.clientWidth / width, 1.3), READABLE);
-      canvas.style.height = `${Math.round(Math.max(Math.min(height * wide, innerHeight * 0.72), 120))}px`;
+      const wide = Math.max(Math.min((canvas.clientWidth - 2 * ROOM) / width, LARGEST), READABLE);
+      canvas.style.height = `${Math.round(Math.max(Math.min(height * wide + 2 * ROOM, innerHeight * TALL), 120))}px`;
       scale = Math.max(whole(), READABLE);
       x = width;
-      y = 0;
+      y = -ROOM;
       draw();
     };
     const move = (dx, dy) => { x -= dx / scale; y -= dy / scale; draw(); };
