@@ -545,6 +545,16 @@ def until(tab, truth: str) -> None:
         tab.wait_for_timeout(20)
 
 
+def test_the_page_reads_without_a_script(store_path):
+    with serving(store_path) as address, browsing() as browser:
+        tab = browser.new_context(java_script_enabled=False).new_page()
+        tab.goto(f"{address}/viz/toy/1-sae/1")
+        assert tab.locator(".drawing").is_visible()
+        assert tab.locator(".tokens").first.is_visible()
+        assert not [one for one in tab.locator("main button").all() if one.is_visible()], "buttons that do nothing"
+        assert tab.locator(".drawing a[data-node]").count()
+
+
 def test_no_hostile_token_runs_in_a_browser(hostile_path):
     with serving(hostile_path) as address, browsing() as browser:
         tab = browser.new_page()
