@@ -197,3 +197,22 @@ def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], w
     more = {"twins": None, "massive_tokens": 0.0, "massive_square": 0.0, "facts": {"costs": {"calls": layer}}}
     head = {"layer": layer, "basis": name, "title": name, "site": f"{layer}.{kind}", "n_features": 64}
     return Cell(**head, signs="rectified", counts={"examined": 3}, **more, units=tuple(units))
+
+
+SPECIAL = "<s>"
+"""A special token of the tokenizer below, as text."""
+
+
+def tokenizer_json(folder: Path) -> Path:
+    """A tokenizer of the graphs above, as a tokenizer.json: `STRINGS`, letters, and what is neither (SentencePiece's
+    unigram model without its underlines)."""
+    from tokenizers import Tokenizer, models
+
+    letters = [chr(code) for code in range(33, 127) if chr(code) not in STRINGS.values()]
+    pieces = [*STRINGS.values(), "<unk>", *letters]
+    built = Tokenizer(models.Unigram([(piece, -float(len(piece) == 1)) for piece in pieces], unk_id=len(STRINGS)))
+    built.add_special_tokens([SPECIAL])
+    built.enable_truncation(3)
+    built.enable_padding(length=5)
+    built.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"

@@ -42,6 +42,7 @@ COMMANDS = (
     "pull",
     "exemplars",
     "fit",
+    "import",
     "predict",
     "ioi",
     "case",
@@ -50,6 +51,7 @@ COMMANDS = (
     "layers",
     "collect",
     "search",
+    "match",
     "verify",
 )
 ANALYSIS = Path(__file__).resolve().parent.parent / "analysis"
@@ -615,7 +617,7 @@ def test_shared_options_come_behind_a_commands_own():
 
 def test_every_run_has_every_option_that_decides_model_and_text():
     known = get_command(cli.app).commands
-    for name in set(COMMANDS) - {"demo", "push", "pull", "predict", "collect", "search", "verify"}:
+    for name in set(COMMANDS) - {"demo", "push", "pull", "predict", "collect", "search", "match", "verify"}:
         wanted = set(RUN) - ({"tokens", "width"} if name == "report" else set())  # its analyses have their own
         assert {*wanted, "quiet"} <= {parameter.name for parameter in known[name].params}, name
         assert [p.name for p in known[name].params if p.name != "help"][-1] == "quiet"

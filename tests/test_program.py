@@ -97,6 +97,25 @@ def test_every_match_of_every_graph_is_found_with_its_path(cases, tokens):
     assert as_dict(program.predict(tokens)) == {k: np.float32(a) for k, a in last.items()}
 
 
+@given(GRAPHS, TEXT, st.sampled_from([1, 4, POSITIONS]))
+def test_what_counts_has_a_path(cases, tokens, step):
+    graphs = [graph_of(paths) for paths in cases]
+    program = Program.compile(graphs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Program, "_positions", lambda _: step)
+        counting = program.count(tokens)
+    predictions = program.predict(tokens)
+    for mine, theirs in (("graph", "graph"), ("position", "position"), ("activation", "activation")):
+        assert getattr(counting, mine).tolist() == getattr(predictions, theirs).tolist()
+    for row in range(len(counting.graph)):
+        found = program.found(counting, row)
+        assert (found.graph, found.position) == (counting.graph[row], counting.position[row])
+        matches = graphs[found.graph].matches(tokens, found.position)
+        assert found.match in matches
+        assert found.match.rank == matches[-1].rank
+        assert found.match.length == counting.length[row]
+
+
 @given(GRAPHS, TEXT)
 def test_small_steps_change_nothing(cases, tokens):
     program, text = Program.compile([graph_of(paths) for paths in cases]), np.array([tokens] * 3)

@@ -26,6 +26,7 @@ from saelens_n2g.jobs.artefacts import COMMIT, publishing, read_json, write_json
 from saelens_n2g.store import schema
 from saelens_n2g.store.bodies import Body, compress, serialise
 from saelens_n2g.store.collect import collect, connect
+from saelens_n2g.store.programs import compile_graphs
 from saelens_n2g.store.reader import Store
 from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, SourceFacts, UnitFacts
 from saelens_n2g.store.schema import FIGURES, Step
@@ -49,6 +50,7 @@ def fill(path: Path, *folders: Path, **options) -> Path:
         for folder in folders:
             collect(folder, writer, **options)
         connect(writer, "toy")
+        compile_graphs(writer, "toy")
     return path
 
 
@@ -365,6 +367,7 @@ def test_interrupted_between_batches_it_goes_on(filled, runs, tmp_path):
             except KeyboardInterrupt:
                 continue
             connect(writer, "toy")
+            compile_graphs(writer, "toy")
             break
     assert starts == [3, 5, 8, 10, 3, 6, 9, 12]
     assert dump(path) == dump(filled)
@@ -555,19 +558,39 @@ def test_an_older_store_is_migrated_by_a_writer_and_a_reader_says_so(filled, tmp
     before = dump(path)
     new = (Step("notes", ("CREATE TABLE notes (id INTEGER PRIMARY KEY)", "INSERT INTO notes VALUES (7)")),)
     monkeypatch.setattr(schema, "STEPS", schema.STEPS + new)
-    with pytest.raises(ArtefactError, match="version 1; `saelens-n2g collect"):
+    with pytest.raises(ArtefactError, match="version 2; `saelens-n2g collect"):
         Store.open(path)
     Writer(path).close()
     after = dump(path)
     assert after.pop("notes") == [(7,)]
-    assert [row[0] for row in after.pop("schema_steps")] == [1, 2]
+    assert [row[0] for row in after.pop("schema_steps")] == [1, 2, 3]
     before.pop("schema_steps")
     assert after == before
     Store.open(path).close()
     monkeypatch.setattr(schema, "STEPS", schema.STEPS[:-1])
     for opened in (Store.open, Writer):
-        with pytest.raises(ArtefactError, match="expected schema version 1 or older, found version 2"):
+        with pytest.raises(ArtefactError, match="expected schema version 2 or older, found version 3"):
             opened(path)
+
+
+def test_version_1_had_no_programs(filled, tmp_path):
+    """A file as version 1 left it: brought up to date it can be read, and compiling fills what is new."""
+    path = tmp_path / "atlas.db"
+    shutil.copy(filled, path)
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP TABLE programs; DELETE FROM schema_steps WHERE version = 2")
+    connection.close()
+    with pytest.raises(ArtefactError, match="expected schema version 2, found version 1"):
+        Store.open(path)
+    Writer(path).close()
+    expected, after = dump(filled), dump(path)
+    assert {row[:2] for row in after.pop("programs")} == {row[:2] for row in expected.pop("programs")}
+    assert after == expected
+    with Store.open(path) as store:
+        assert store.verify() == []
+    with Writer(path) as writer:
+        assert compile_graphs(writer, "toy") == 18
+    assert dump(path) == dump(filled)
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(filled, tmp_path, monkeypatch):
@@ -683,6 +706,12 @@ def readable(path: Path) -> dict[str, list[tuple]]:
         ("UPDATE postings SET units = CAST(substr(units, 1, length(units) - 2) AS BLOB)", "postings"),
         ("PRAGMA foreign_keys = OFF; DELETE FROM bases WHERE name = 'sae'", "there is no bases"),
         ("UPDATE sources SET done = total + 1", "source"),
+        ("UPDATE programs SET program = CAST(substr(program, 1, 300) || x'00' AS BLOB)", "checksum"),
+        ("UPDATE programs SET graphs = graphs + 1", "checksum"),
+        ("UPDATE programs SET graphs_of = ''", "none, and yet something"),
+        ("DELETE FROM programs WHERE id = (SELECT max(id) FROM programs)", "missing"),
+        ("DELETE FROM unit_bodies WHERE service_id = (SELECT id FROM services WHERE name = 'neuron2graph')", "not of"),
+        ("PRAGMA ignore_check_constraints = ON; UPDATE programs SET id = id + 9999 WHERE layer_id = 1", "its number"),
     ],
 )
 def test_damage_is_named(filled, tmp_path, change, named):
@@ -794,7 +823,8 @@ def test_unfinished_and_other_folders_are_refused(runs, tmp_path):
 
 def test_versions_that_are_read_are_those_that_are_written():
     from saelens_n2g.comparison import results as comparison
+    from saelens_n2g.imports import config as imports
     from saelens_n2g.store.runs import VERSIONS
     from saelens_n2g.study import results as study
 
-    assert {comparison.FORMAT: comparison.VERSION, study.FORMAT: study.VERSION} == VERSIONS
+    assert {one.FORMAT: one.VERSION for one in (comparison, study, imports)} == VERSIONS

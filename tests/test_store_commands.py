@@ -1,11 +1,12 @@
-"""The store as a user meets it: three commands, one line per error, results on stdout."""
+"""The store as a user meets it: four commands, one line per error, results on stdout."""
 
 import json
 import re
+import sqlite3
 import sys
 
 import pytest
-from atlases import make_comparison
+from atlases import make_comparison, tokenizer_json
 
 from saelens_n2g import cli
 
@@ -14,9 +15,12 @@ from saelens_n2g import cli
 def run(monkeypatch, capsys, tmp_path):
     """The entry point with arguments, as the shell would call it, in a folder with a run and nothing else."""
     make_comparison(tmp_path / "demo")
+    tokenizer_json(tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
+    def call(*arguments: str, own: bool = False) -> tuple[int, str, str]:
+        if arguments[0] == "collect" and "--tokenizer" not in arguments and not own:
+            arguments = (*arguments, "--tokenizer", "tokenizer.json")
         monkeypatch.setattr(sys, "argv", ["saelens-n2g", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
@@ -54,6 +58,13 @@ def test_collect_search_verify(run):
         (("search", "any:the", "--sort", "size"), 2, "sort"),
         (("search", "any:the", "--model", "other"), 2, "model 'other'"),
         (("verify", "--store", "demo/report/results.json"), 3, "results.json"),
+        (("match", ""), 2, "text to match"),
+        (("match", "a", "--store", "none.db"), 2, "nothing there"),
+        (("match", "a", "--basis", "sea"), 2, "basis 'sea'"),
+        (("match", "a", "--layer", "9"), 2, "layer 9"),
+        (("match", "a", "--model", "other"), 2, "model 'other'"),
+        (("match", "a", "--sort", "size"), 2, "sort"),
+        (("collect", "demo", "--tokenizer", "demo/report/results.json"), 2, "tokenizer"),
         (("collect", "none"), 2, "none"),
         (("collect", "demo", "--rename", "sae"), 2, "option rename"),
         (("collect", "demo", "--store", "demo/report/results.json"), 3, "results.json"),
@@ -86,3 +97,64 @@ def test_names_in_the_store(run):
         "model": "other", "basis": "mine", "layer": 1, "neuron": 0, "strength": 0.0,
         "f1": json.loads(run("search", "basis=mine", "--json")[1])["units"][0]["f1"],
     }  # fmt: skip
+
+
+def test_match(run):
+    run("collect", "demo", "--quiet")
+    code, out, _ = run("match", " the New York\n<script> in or of the Ärger: The or", "--limit", "2")
+    *lines, last = out.splitlines()
+    assert (code, len(lines)) == (0, 2)
+    assert all(re.match(r"\d\.\d\d  toy (neurons|sae)/1/\d  .*\[.+\]  at \d+", line) for line in lines), lines
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", out)
+    found = json.loads(run("match", " the New York\n<script> in or of the Ärger: The or", "--limit", "2", "--json")[1])
+    total, graphs, tokens = found["total"], found["graphs"], len(found["tokens"])
+    assert last == f"{total} of {graphs} units fire in {tokens} tokens, 1 to 2 shown"
+    assert [f"{u['max_activation']:.2f}  toy {u['basis']}/{u['layer']}/{u['neuron']}" for u in found["units"]] == [
+        " ".join(line.split(" ")[:4]) for line in lines
+    ]
+    some = json.loads(run("match", " the", "--basis", "sae", "--layer", "1", "--model", "toy", "--json")[1])
+    assert some["graphs"] == 5
+    assert {unit["basis"] for unit in some["units"]} <= {"sae"}
+    assert re.fullmatch(r"0 of 10 units fire in \d tokens\n", run("match", "@@")[1])
+
+
+def test_a_store_with_two_models_wants_to_know_which(run):
+    run("collect", "demo", "--quiet")
+    run("collect", "demo", "--model", "other", "--tokenizer", "none", "--quiet")
+    assert run("match", " the") == (2, "", "error: option model: expected one of other, toy, found none\n")
+    code, _, err = run("match", " the", "--model", "other")
+    assert code == 2
+    assert "--tokenizer" in err
+    assert run("match", " the", "--model", "toy")[0] == 0
+
+
+def test_layers_that_were_not_compiled_are_named(run, tmp_path):
+    run("collect", "demo", "--quiet")
+    connection = sqlite3.connect(tmp_path / "atlas.db")
+    connection.execute("UPDATE programs SET graphs = 0, graphs_of = '', digest = x'', program = x'' WHERE layer_id = 1")
+    connection.commit()
+    connection.close()
+    *_, said, last = run("match", " the New York")[1].splitlines()
+    assert said == "not compiled, so not run: neurons at 1; `saelens-n2g collect` compiles them"
+    assert " of 5 units " in last
+    run("collect", "demo", "--quiet")
+    assert " of 10 units " in run("match", " the New York")[1]
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_a_line(run, monkeypatch):
+    """Everything else is collected; one that was asked for is an error."""
+    from saelens_n2g.errors import InputError
+    from saelens_n2g.subject import Tokenizer
+
+    def load(name, **_):
+        raise InputError(f"model {name!r}", "one that is there", "no hub, " * 100)
+
+    monkeypatch.setattr(Tokenizer, "load", load)
+    code, out, _ = run("collect", "demo", own=True)
+    said = out.splitlines()
+    assert (code, len(said)) == (0, 3)
+    begins = "toy: no text can be matched until --tokenizer says which tokenizer it has (model 'toy': no hub"
+    assert said[1].startswith(begins)
+    assert len(said[1]) < 240
+    assert run("verify")[0] == 0
+    assert run("collect", "demo", "--tokenizer", "else")[0] == 2

@@ -14,10 +14,21 @@ SIDE_BY_SIDE = ("layer", "units", "samples", "method", "augmenter", "wandb")
 
 @app.command(epilog=example("demo", "demo --out runs/other --layer 5 --units 40"))
 @shared(*SIDE_BY_SIDE, "tokens", "seed")
-def demo(out: Out = Path("runs/demo"), **options: Any) -> None:
+def demo(
+    out: Out = Path("runs/demo"),
+    serve: Annotated[bool, typer.Option("--serve", help="Then show it, as the command serve does.")] = False,
+    *,
+    reporter: Any,
+    **options: Any,
+) -> None:
     """The main job on the embedded model and text: train a dictionary, explain neurons, features and baselines,
     compare them in one table. Interrupted, it goes on where it stopped."""
-    _compare(out, **options)
+    _compare(out, reporter=reporter, **options)
+    if serve:
+        from saelens_n2g.cli.serve import HOST, PORT, SECONDS
+        from saelens_n2g.commands import serve as command
+
+        command.serve(out, reporter, host=HOST, port=PORT, seconds=SECONDS, log=False)
 
 
 @app.command(

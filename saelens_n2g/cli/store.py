@@ -23,6 +23,10 @@ def collect(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Also what was collected before.")] = False,
     similar: Annotated[bool, typer.Option(help="Find similar units, over all of the model.")] = True,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="For `match`: a tokenizer.json, a folder or a hub name, or none; else the model's own."),
+    ] = None,
     *,
     reporter: Any,
 ) -> None:
@@ -30,8 +34,8 @@ def collect(
     What is there already stays; interrupted, it goes on where it stopped."""
     from saelens_n2g.commands import store as command
 
-    lines = command.collect(runs, store, reporter, model=model, rename=rename or (), again=again, similar=similar)
-    print("\n".join(lines))
+    options: dict[str, Any] = {"model": model, "again": again, "similar": similar, "tokenizer": tokenizer}
+    print("\n".join(command.collect(runs, store, reporter, rename=rename or (), **options)))
 
 
 @app.command(
@@ -55,6 +59,30 @@ def search(
     from saelens_n2g.commands import store as command
 
     print("\n".join(command.search(query, store, model=model, sort=sort, limit=limit, offset=offset, as_json=json)))
+
+
+@app.command(
+    epilog=example(
+        "match 'The mayor of New York' --store atlas.db",
+        "match 'def f(x):' --basis sae --basis neurons --layer 1 --limit 5 --json",
+    )
+)
+def match(
+    text: Annotated[str, typer.Argument(help="Any text, of up to 1,000 tokens.")],
+    store: Atlas = PLACE,
+    model: Annotated[str | None, typer.Option(help="The model, where the store has several.")] = None,
+    basis: Annotated[list[str] | None, typer.Option(help="Units of this basis only; may be repeated.")] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="Units of this layer only; may be repeated.")] = None,
+    sort: Annotated[str, typer.Option(help="activation, positions or place.")] = "activation",
+    limit: Annotated[int, typer.Option(help="Units to show.")] = 20,
+    offset: Annotated[int, typer.Option(help="Units to pass over.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Units whose graphs say that they fire in a text, with the path that says so. No model is run."""
+    from saelens_n2g.commands import store as command
+
+    options: dict[str, Any] = {"model": model, "bases": basis or (), "layers": layer or ()}
+    print("\n".join(command.match(text, store, sort=sort, limit=limit, offset=offset, as_json=json, **options)))
 
 
 @app.command(epilog=example("verify --store atlas.db"))

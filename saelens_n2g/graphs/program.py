@@ -51,6 +51,19 @@ class Predictions(NamedTuple):
         return out
 
 
+class Counting(NamedTuple):
+    """The matches of one text that count, one for each position and graph, in that order."""
+
+    graph: Int64[np.ndarray, "k"]
+    position: Int64[np.ndarray, "k"]
+    length: Int64[np.ndarray, "k"]
+    """Tokens that the match reaches back, that of the position included."""
+    activation: Float32[np.ndarray, "k"]
+    """As in `Predictions`."""
+    end: Int64[np.ndarray, "k"]
+    """Which end of the program it is; `Program.found` reads its path off it."""
+
+
 class Found(NamedTuple):
     """A match and where it is."""
 
@@ -121,9 +134,31 @@ class Program:
         for first, text in self._texts(tokens, mask):
             for start in range(0, len(text.tokens), step):
                 stop = min(start + step, len(text.tokens))
-                place, end = self._counting(text, start, stop)
+                place, end, _ = self._counting(text, start, stop)
                 row, position = np.divmod(place, tokens.shape[1])
                 yield Predictions(self._ends.graph[end], first + row, position, self._ends.activation[end])
+
+    def count(self, tokens: Sequence[int]) -> Counting:
+        """What `predict` says of one text, with what it takes to give the path of any of it: see `found`."""
+        parts: list[Counting] = []
+        for _, text in self._texts(np.asarray(tokens, dtype=np.int64)[None], None):
+            for start in range(0, len(text.tokens), self._positions()):
+                stop = min(start + self._positions(), len(text.tokens))
+                place, end, back = self._counting(text, start, stop)
+                parts.append(Counting(self._ends.graph[end], place, back, self._ends.activation[end], end))
+        if len(parts) == 1:
+            return parts[0]
+        none = np.zeros(0, dtype=np.int64)
+        parts.append(Counting(none, none, none, none.astype(np.float32), none))
+        return Counting(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def found(self, counting: Counting, row: int) -> Found:
+        """The match that one row of `count` is, with its path."""
+        graph, position, length, _, end = (column[row].item() for column in counting)
+        exact = int(self._ends.exact[end])
+        node = int(self.tables.held_node[self.tables.end_held[exact]])
+        match = Match(length, float(self.tables.end_activation[exact]), self._path(graph, node))
+        return Found(graph, position, match)
 
     def matches(
         self,
@@ -179,8 +214,8 @@ class Program:
         by_graphs = max(FEWEST_POSITIONS, (1 << 25) // max(self.n_graphs, 1))
         return min(by_nodes, by_graphs, MOST_POSITIONS)
 
-    def _counting(self, text: Text, start: int, stop: int) -> tuple[Ids, Ids]:
-        """Per position and graph the end of the match that counts: two columns, in order of position and graph."""
+    def _counting(self, text: Text, start: int, stop: int) -> tuple[Ids, Ids, Ids]:
+        """Per position and graph the match that counts: position, end and length, by position and graph."""
         ends = self._ends
         sizes = (stop - start, self.n_graphs, int(text.reach[start:stop].max(initial=0)) + 1, len(ends.ranked))
         bits = [int(size).bit_length() for size in sizes]
@@ -198,7 +233,7 @@ class Program:
         best = _last_of_each([best, *waiting], low)
         graph = (best >> low) & ((1 << bits[1]) - 1)
         end = ends.ranked[ends.ranked_first[graph] + (best & ((1 << for_rank) - 1))]
-        return start + (best >> (low + bits[1])), end
+        return start + (best >> (low + bits[1])), end, (best >> for_rank) & ((1 << for_back) - 1)
 
     def _path(self, graph: int, node: int) -> tuple[int, ...]:
         """Elements from the root to `node`, classes numbered as in the graph."""

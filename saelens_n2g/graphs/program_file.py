@@ -25,7 +25,7 @@ from saelens_n2g.errors import ArtefactError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.graph import End, Graph, Node
 from saelens_n2g.graphs.program import Program
-from saelens_n2g.graphs.program_tables import Ids, Tables, check_first, check_range, merge
+from saelens_n2g.graphs.program_tables import Ids, Tables, check_first, check_range, merge, narrow, widen
 from saelens_n2g.jobs.artefacts import write_bytes
 
 FORMAT, VERSION = "saelens-n2g/graphs", 1
@@ -150,12 +150,12 @@ def save_graphs(path: Path, graphs: Sequence[Graph]) -> None:
 
     tables = merge(graphs)
     tables.check()
-    arrays = {field.name: _narrow(getattr(tables, field.name)) for field in fields(Tables)}
+    arrays = {field.name: narrow(getattr(tables, field.name)) for field in fields(Tables)}
     text: dict[str, Any] = {"units": [graph.unit for graph in graphs]}
     arrays["max_activation"] = np.array([graph.max_activation for graph in graphs], dtype=np.float64)
     text |= _share_strings(graphs)
     text["provenance"], columns = _share_provenance(graphs)
-    arrays |= {name: _narrow(column) for name, column in columns.items()}
+    arrays |= {name: narrow(column) for name, column in columns.items()}
     body = json.dumps(text, separators=(",", ":"), allow_nan=False)
     arrays["json"] = np.frombuffer(body.encode(), dtype=np.uint8)
     about = json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(arrays)})
@@ -170,10 +170,7 @@ def load_graphs(path: Path) -> StoredGraphs:
         raise ArtefactError(f"file {path}", "the arrays that were written", "others (checksums differ)")
     try:
         text = json.loads(arrays.pop("json").tobytes())
-        short = {"class_token": np.int32}  # much the longest
-        wide = {name: a if a.dtype == np.float64 else a.astype(short.get(name, np.int64)) for name, a in arrays.items()}
-        if any(array.ndim != 1 for array in wide.values()):
-            raise ValueError("an array of more than one dimension")
+        wide = widen(arrays)
         tables = Tables(**{field.name: wide[field.name] for field in fields(Tables)})
         strings = dict(zip(map(int, text["strings"]["token"]), text["strings"]["text"], strict=True))
         labels = Labels(
@@ -218,13 +215,6 @@ def _about(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return about if isinstance(about, dict) else {}
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    """Whole numbers in the narrowest type that holds them."""
-    if values.dtype == np.float64 or not values.size:
-        return values
-    return values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

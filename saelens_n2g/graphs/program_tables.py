@@ -5,7 +5,7 @@ graph is needed to run it. The nodes of the merged trie are numbered level by le
 of a parent by element; so parents come before children, and the children of a node have consecutive numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -136,6 +136,21 @@ def _all_in(wanted: Ids, known: Ids) -> bool:
     return bool((place < len(known)).all() and (known[place] == wanted).all())
 
 
+def narrow(values: np.ndarray) -> np.ndarray:
+    """Whole numbers in the narrowest type that holds them; other numbers as they are."""
+    if values.dtype == np.float64 or not values.size:
+        return values
+    return values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+
+
+def widen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns as they are run: inverse of `narrow` for each. Raises `ValueError` for those of several dimensions."""
+    if any(array.ndim != 1 for array in arrays.values()):
+        raise ValueError("an array of more than one dimension")
+    short = {"class_token": np.int32}  # much the longest
+    return {n: a if a.dtype == np.float64 else a.astype(short.get(n, np.int64)) for n, a in arrays.items()}
+
+
 class _Merger:
     """Collects graphs; nodes and classes are numbered as they are met, and put in order by `tables`."""
 
@@ -232,8 +247,11 @@ def _flat(lists: Sequence[Sequence[int]]) -> Ids:
     return np.array([value for one in lists for value in one], dtype=np.int64)
 
 
-def merge(graphs: Sequence[Graph]) -> Tables:
-    """The arrays of `graphs`. Equal graphs give equal arrays, in whatever order their paths were added."""
+def merge(graphs: Iterable[Graph]) -> Tables:
+    """The arrays of `graphs`. Equal graphs give equal arrays, in whatever order their paths were added.
+
+    They are gone through once, so that they need not be in memory together.
+    """
     merger = _Merger()
     for graph in graphs:
         merger.add(graph)

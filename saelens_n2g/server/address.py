@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 NEURONS = "neurons"
 """The basis that is meant where none is named."""
 _LAYER = re.compile(r"(\d{1,6})(?:-(.+))?", re.ASCII | re.DOTALL)
-LAYER_PATTERN, UNIT_PATTERN = r"^[0-9]{1,6}(-.+)?$", r"^[0-9]{1,8}$"
+LAYER_PATTERN = r"^[0-9]{1,6}(-.+)?$"
 
 
 class Place(NamedTuple):

@@ -8,6 +8,7 @@ What is stored is sent as it is stored: the envelope is put around compressed bo
 loop, with one look-up. What must be computed goes to a worker.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Endpoint, Level, re
 from saelens_n2g.server.problems import TYPE, Problem, absent
 from saelens_n2g.server.workers import Workers
 from saelens_n2g.store.bodies import Body, digest, serialise
+from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import Store
-from saelens_n2g.store.splice import Inside, Piece, splice, unspliced
+from saelens_n2g.store.schema import unit_key
+from saelens_n2g.store.splice import Members, Piece, splice, unspliced
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -47,7 +50,11 @@ _PREFLIGHT: Headers = [
     (b"content-length", b"0"),
     *_COMMON,
 ]
-_DATA = b'{"data":'
+HOLD = 0.01
+"""Seconds of a transaction."""
+_PATHS = 10_000
+"""Beginnings of paths that are remembered."""
+_DATA, _OPEN = b'{"data":', b'{"data":{'
 
 
 class Answer(NamedTuple):
@@ -78,8 +85,12 @@ class Asked(NamedTuple):
 class Api:
     """An ASGI application. `store` and `catalogue` are used in the event loop, `workers` beside it."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, workers: Workers) -> None:
+    def __init__(self, store: Store, catalogue: Catalogue, workers: Workers, cache: Cache) -> None:
         self.store, self.catalogue, self.workers = store, catalogue, workers
+        self._queries = queries.by_name(cache)
+        self._paths: dict[bytes, tuple[Entry, str, Place, int, int]] = {}
+        """Path but for a unit -> who is asked about what, the number of unit 0 and how many there are."""
+        self._held: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         """Answer one request."""
@@ -90,7 +101,7 @@ class Api:
         try:
             if method not in ("GET", "HEAD"):
                 raise Problem(405, f"method: expected GET or HEAD, found {method}", headers=((b"allow", METHODS),))
-            found = self._answer(scope)
+            found = self._quick(scope) or self._answer(scope)
             status, headers, body = _packed(found if isinstance(found, Answer) else await found, scope["headers"])
         except Problem as problem:
             status, headers, body = refusal(problem)
@@ -98,9 +109,34 @@ class Api:
             status, headers, body = refusal(Problem.of(503 if isinstance(error, InputError) else 500, error))
         await _send(send, status, headers, b"" if method == "HEAD" else body)
 
+    def _quick(self, scope: Scope) -> Answer | None:
+        """A body of a unit where one of its neighbours was asked for before; None for all else."""
+        if self.catalogue.refresh() or len(self._paths) > _PATHS:
+            self._paths.clear()
+        path, _, unit = scope.get("raw_path", b"").rpartition(b"/")
+        known = self._paths.get(path)
+        if known is None or scope["query_string"] or not unit.isdigit() or len(unit) > 8:
+            return None
+        if self._held is None:
+            self._hold()
+        entry, name, place, first, width = known
+        index = int(unit)
+        return self._body(Asked(entry, place, index), name, first + index) if index < width else None
+
+    def _hold(self) -> None:
+        """Requests of the next milliseconds share a transaction."""
+        self.store.hold()
+        self._held = asyncio.get_running_loop().call_later(HOLD, self.release)
+
+    def release(self) -> None:
+        """End that transaction; may be called without one."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self.store.release()
+
     def _answer(self, scope: Scope) -> Answer | Awaitable[Answer]:
         """Who is asked about what, and what is known of that. Raises `Problem` and the store's errors."""
-        self.catalogue.refresh()
         parts = segments(scope.get("raw_path") or scope["path"].encode(), scope.get("root_path", ""))
         if parts is None:
             raise Problem(400, "path: expected UTF-8 in percent escapes, found other bytes")
@@ -119,6 +155,10 @@ class Api:
         if asked.level not in endpoint.levels:
             there = " or ".join(f"/api/{{model}}/{endpoint.service}{_TEMPLATES[level]}" for level in endpoint.levels)
             raise absent(f"{endpoint.service} of a {asked.level}", there, str(asked))
+        if asked.place is not None and asked.unit is not None and endpoint.service in BODIES:
+            layer = entry.layer(*asked.place)
+            path = scope.get("raw_path", b"").rpartition(b"/")[0]
+            self._paths[path] = entry, endpoint.service, asked.place, unit_key(layer.id, 0), layer.width
         return self._service(endpoint, asked, query)
 
     def _service(self, endpoint: Endpoint, asked: Asked, query: bytes) -> Answer | Awaitable[Answer]:
@@ -145,17 +185,21 @@ class Api:
 
     async def _query(self, name: str, entry: Entry, place: Place | None, values: Mapping[str, Any]) -> Answer:
         """What must be looked for."""
-        function = queries.BY_NAME[name]
+        function = self._queries[name]
         found = await self.workers.run(lambda store: serialise(function(store, entry, place, **values)))
         return Answer([found[:-1], entry.tail], f"{digest(found).hex()}-{entry.etag}")
 
     def _body(self, asked: Asked, name: str, unit: int) -> Answer:
         """A service of a unit. Raises `Problem` (404) if there is nothing of it."""
-        body = self.store.body(unit, BODIES[name])
+        similar = None
+        if name == "neuron2graph":
+            body, similar = self.store.two_bodies(unit, name, "similarity")
+        else:
+            body = self.store.body(unit, BODIES[name])
         if body is None:
             raise self._nothing(asked, name, unit)
         if name == "neuron2graph":
-            return _with_similar(body, self.store.body(unit, "similarity"), asked.entry)
+            return _with_similar(body, similar, asked.entry)
         return _stored([_DATA, body, asked.entry.tail], body.etag, asked.entry)
 
     def _all(self, asked: Asked, unit: int) -> Answer:
@@ -171,7 +215,7 @@ class Api:
             elif body is not None:
                 etags.append(body.etag)
                 inner = _with_similar(body, there.get("similarity"), entry) if name == "neuron2graph" else None
-                pieces += [_member(name), *(inner.pieces[:-1] if inner else [_DATA, body]), b"}"]
+                pieces += [_member(name), *([*inner.pieces[:-1], b"}"] if inner else [_DATA, body]), b"}"]
             elif name in BODIES:
                 pieces.append(_member(name) + serialise({"missing_data_types": [name]}))
         pieces[0] = b"{" + bytes(pieces[0]).lstrip(b",") if isinstance(pieces[0], bytes) else pieces[0]
@@ -215,9 +259,9 @@ def _missing(asked: Asked, name: str) -> Problem:
 
 def _with_similar(body: Body, similar: Body | None, entry: Entry) -> Answer:
     """DeepDecipher has similar units inside of `neuron2graph`."""
-    members = b'"similar":[]' if similar is None else similar.text()[1:-1]
+    members: Piece = b'"similar":[]' if similar is None else Members(similar)
     etag = body.etag if similar is None else body.etag[:16] + similar.etag[:16]
-    return _stored([b'{"data":{' + members + b",", Inside(body), entry.tail], etag, entry)
+    return _stored([_OPEN, members, b",", Members(body), entry.inner_tail], etag, entry)
 
 
 def _member(name: str) -> bytes:
@@ -265,12 +309,11 @@ def _packed(answer: Answer, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int
 
 def accepts_gzip(value: bytes) -> bool:
     """Whether a client that sends this `Accept-Encoding` takes gzip (RFC 9110, 12.5.3)."""
-    if b"gzip" not in value and b"*" not in value:
-        return False
+    value = value.lower()
     if b";" not in value:
-        return True
+        return b"gzip" in value or b"*" in value
     weights = {}
-    for part in value.decode("latin-1").lower().split(","):
+    for part in value.decode("latin-1").split(","):
         name, _, weight = part.partition(";")
         weights[name.strip()] = weight.replace(" ", "")
     found = weights.get("gzip", weights.get("*"))

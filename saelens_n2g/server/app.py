@@ -8,6 +8,7 @@ from saelens_n2g.server.api import Api
 from saelens_n2g.server.catalogue import Catalogue
 from saelens_n2g.server.web import Web
 from saelens_n2g.server.workers import Workers
+from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import Store
 
 SECONDS = 5.0
@@ -24,8 +25,9 @@ class Atlas:
     def __init__(self, path: Path, *, limit: float = SECONDS) -> None:
         self.store = Store.open(path)
         self.workers = Workers(path, limit)
-        catalogue = Catalogue(self.store)
-        self.api, self.web = Api(self.store, catalogue, self.workers), Web(catalogue, self.workers)
+        catalogue, cache = Catalogue(self.store), Cache()
+        self.api = Api(self.store, catalogue, self.workers, cache)
+        self.web = Web(catalogue, self.workers, cache)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -49,6 +51,7 @@ class Atlas:
                 return
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; may be called twice."""
+        self.api.release()
         self.workers.close()
         self.store.close()

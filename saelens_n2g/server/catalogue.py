@@ -17,13 +17,8 @@ from saelens_n2g.store.schema import unit_key
 
 FRESH = 0.5
 """Seconds for which the store is taken to be as it was."""
-SERVICES = (
-    "all", "drawing", "metadata", "neuron2graph", "neuron2graph-search", "neuron_explainer", "neuroscope", "provenance",
-    "similarity", "statistics", "units",
-)  # fmt: skip
-"""Names of services, in DeepDecipher's spelling where it has them."""
-ALWAYS = ("metadata", "neuron2graph-search", "units")
-"""Those that are not bodies of units."""
+ALWAYS = ("match", "metadata", "neuron2graph-search", "predict", "units")
+"""Services that are not bodies of units."""
 BODIES = {
     "drawing": "drawing",
     "neuron2graph": "neuron2graph",
@@ -33,7 +28,7 @@ BODIES = {
     "similarity": "similarity",
     "statistics": "statistics",
 }
-"""Service -> what is stored of a unit under that name."""
+"""Service, in DeepDecipher's spelling where it has it -> what is stored of a unit under that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,8 @@ class Entry:
     """DeepDecipher's fields; null where they are not known."""
     tail: bytes
     """`,"metadata":{...}}`: what every answer about the model ends with."""
+    inner_tail: bytes
+    """The same behind another closing brace."""
     etag: str
     """Changes with the metadata."""
 
@@ -77,16 +74,18 @@ class Catalogue:
         self._version: int | None = None
         self._checked = 0.0
 
-    def refresh(self) -> None:
-        """Read it again if the store has changed since; looks at the store at most twice a second."""
+    def refresh(self) -> bool:
+        """Read it again if the store has changed since, and say so; looks at the store at most twice a second."""
         now = time.monotonic()
         if self._version is not None and now - self._checked < FRESH:
-            return
+            return False
         ((version,),) = self.store.rows("PRAGMA data_version")
-        if version != self._version:
-            self._entries = {model.name: _entry(self.store, model) for model in self.store.models()}
-            self._version = version
         self._checked = now
+        if version == self._version:
+            return False
+        self._entries = {model.name: _entry(self.store, model) for model in self.store.models()}
+        self._version = version
+        return True
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -108,7 +107,7 @@ def _entry(store: Store, model: Model) -> Entry:
     metadata = _metadata(store, model, bases)
     raw = serialise(metadata)
     tail = b',"metadata":' + raw + b"}"
-    return Entry(model, bases, layers, metadata, tail, digest(raw).hex()[:8])
+    return Entry(model, bases, layers, metadata, tail, b"}" + tail, digest(raw).hex()[:8])
 
 
 def _metadata(store: Store, model: Model, bases: tuple[Basis, ...]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
+from saelens_n2g.errors import InputError
 from saelens_n2g.server.problems import Problem
 from saelens_n2g.store.grammar import MOST_LETTERS
+from saelens_n2g.store.match import FIRES, MOST_PREDICTED, MOST_TOKENS, SORTS
 from saelens_n2g.store.reader import MOST, PLACE
 from saelens_n2g.store.schema import FIGURES
 from saelens_n2g.store.search import STRENGTH
@@ -82,8 +84,6 @@ class Parameter:
 
 def bad(thing: str, expected: str, found: str) -> Problem:
     """400."""
-    from saelens_n2g.errors import InputError
-
     return Problem.of(400, InputError(thing, expected, found))
 
 
@@ -111,6 +111,11 @@ QUERY = Parameter(
     required=True,
     least=1,
     most=MOST_LETTERS,
+)
+BASES = Parameter("bases", "string", "Of these bases only, with commas between.", least=1, most=2000)
+_TEXT = (
+    Parameter("text", "string", f"What to run graphs on, at most {MOST_TOKENS} tokens.", least=1, most=MOST_TEXT),
+    Parameter("ids", "string", "Or token ids, without BOS, with commas between.", least=1, most=MOST_TEXT),
 )
 _ORDER = Parameter("order", "string", "Largest or smallest first.", "descending", choices=("descending", "ascending"))
 _BOUNDS = tuple(
@@ -161,6 +166,39 @@ ENDPOINTS = (
             BASIS,
             LAYER,
             *_BOUNDS,
+        ),
+    ),
+    Endpoint(
+        "match",
+        ("model",),
+        "Units whose graphs say that they fire in a text, where and by which path. No model is run.",
+        (
+            *_TEXT,
+            BASES,
+            Parameter("layers", "string", "Of these layers only, with commas between.", least=1, most=_NAME),
+            Parameter(
+                "at_least", "number", "Share of its maximum from which on a unit fires.", FIRES, least=0.001, most=1
+            ),
+            Parameter("sort", "string", "By what.", SORTS[0], choices=SORTS),
+            Parameter("paths", "boolean", "Whether to say by which path.", True),
+            LIMIT,
+            OFFSET,
+        ),
+    ),
+    Endpoint(
+        "predict",
+        ("model",),
+        "What the graphs of some units predict on every token of a text, as shares of their maxima.",
+        (
+            *_TEXT,
+            Parameter(
+                "units",
+                "string",
+                f"Units, at most {MOST_PREDICTED}, with commas between: 3/42,3-sae/7.",
+                required=True,
+                least=1,
+                most=4000,
+            ),
         ),
     ),
 )

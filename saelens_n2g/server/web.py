@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from saelens_n2g.errors import InputError, N2GError
@@ -17,12 +17,14 @@ from saelens_n2g.server import units
 from saelens_n2g.server.address import read_index, read_place, segments
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Parameter, read_query
+from saelens_n2g.server.openapi import description
 from saelens_n2g.server.pages import views
 from saelens_n2g.server.pages.links import ServerLinks
 from saelens_n2g.server.pages.render import Page, assets, render
 from saelens_n2g.server.problems import Problem, absent
 from saelens_n2g.server.workers import Workers
 from saelens_n2g.store.bodies import digest
+from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import PLACE, Store
 
 POLICY = (
@@ -46,13 +48,15 @@ LAYER_PARAMETERS = (
 class Web:
     """An ASGI application: the pages of a store."""
 
-    def __init__(self, catalogue: Catalogue, workers: Workers) -> None:
-        self.catalogue, self.workers = catalogue, workers
+    def __init__(self, catalogue: Catalogue, workers: Workers, cache: Cache) -> None:
+        self.catalogue, self.workers, self.cache = catalogue, workers, cache
         routes = [
             Route("/", self.home),
             Route("/viz", self.to_home),
             Route("/viz/{rest:path}", self.viz),
             Route("/embed/{rest:path}", self.embed),
+            Route("/doc", self.doc),
+            Route("/doc/openapi.json", self.openapi),
             Route("/static/{name}", asset),
         ]
         self.app = Starlette(
@@ -106,6 +110,18 @@ class Web:
     async def embed(self, request: Request) -> Response:
         """A unit for frames in other pages."""
         return await units.embedded(self, request)
+
+    async def doc(self, request: Request) -> Response:
+        """What the API may be asked."""
+        self.catalogue.refresh()
+        entries = list(self.catalogue.entries.values())
+        return await self.page(request, lambda store, links: views.doc(store, entries, links, description(links.root)))
+
+    async def openapi(self, request: Request) -> Response:
+        """The same for machines."""
+        self.catalogue.refresh()
+        said = description(request.scope.get("root_path", ""), self.catalogue.entries.values())
+        return JSONResponse(said, headers={**HEADERS, "access-control-allow-origin": "*"})
 
     # --- how they are sent ----------------------------------------------------------------------------------------
 

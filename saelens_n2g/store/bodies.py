@@ -69,10 +69,9 @@ def serialise(value: Any) -> bytes:
 def compress(raw: bytes) -> bytes:
     """Gzip data without time or name; the same bytes for the same version of zlib.
 
-    The first character and the rest are compressed apart and end at whole bytes, with nothing but an empty block behind
-    them, so that text can be put around and inside without unpacking (`saelens_n2g.store.splice`).
+    The first and the last character are compressed apart from the rest, and all three end at whole bytes, so that text
+    can be put around and inside without unpacking (`saelens_n2g.store.splice`).
     """
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    first = packer.compress(raw[:1]) + packer.flush(zlib.Z_FULL_FLUSH)
-    rest = packer.compress(raw[1:]) + packer.flush(zlib.Z_FULL_FLUSH)
-    return HEADER + first + rest + LAST + struct.pack("<II", zlib.crc32(raw), len(raw) & 0xFFFFFFFF)
+    parts = [packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for part in (raw[:1], raw[1:-1], raw[1:][-1:])]
+    return b"".join([HEADER, *parts, LAST, struct.pack("<II", zlib.crc32(raw), len(raw) & 0xFFFFFFFF)])

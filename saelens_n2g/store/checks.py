@@ -2,7 +2,8 @@
 
 SQLite looks at its own structure and at foreign keys; every body is unpacked and held against its checksum, every row
 of the small tables against its digest; what lists are sorted by against the body `statistics`; posting lists against
-what each unit names, and that against its graph.
+what each unit names, and that against its graph; programs against their checksums, and against the graphs, which are
+compiled once more.
 """
 
 import re
@@ -10,12 +11,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from saelens_n2g.errors import ArtefactError, N2GError
-from saelens_n2g.store import postings
+from saelens_n2g.store import postings, programs
 from saelens_n2g.store.bodies import HEADER, Body, row_digest
 from saelens_n2g.store.postings import BLOCK_BITS, EVERY, SCALE, unpack_tokens
 from saelens_n2g.store.reader import Store
-from saelens_n2g.store.schema import FIGURES, INDEX_BITS, SERVICE_BITS, STEPS, migrate
+from saelens_n2g.store.schema import FIGURES, INDEX_BITS, PROGRAM_BITS, SERVICE_BITS, STEPS, migrate
 from saelens_n2g.store.services import graph_of, tokens_of
 
 MOST = 50
@@ -31,6 +34,7 @@ _ROWS = {
 _KEYS = {"units": f'(layer_id << {INDEX_BITS}) + "index"'} | {
     f"{owner}_bodies": f"({owner}_id << {SERVICE_BITS}) + service_id" for owner in ("unit", "layer", "model")
 }
+_KEYS["programs"] = f"(layer_id << {INDEX_BITS - PROGRAM_BITS}) + (id & {(1 << (INDEX_BITS - PROGRAM_BITS)) - 1})"
 """What numbers are made of."""
 _SHAPE = ("SELECT type, name, tbl_name, sql FROM sqlite_schema", "SELECT version, title FROM schema_steps")
 _FAULTS = (ArtefactError, KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -39,7 +43,7 @@ _FAULTS = (ArtefactError, KeyError, TypeError, ValueError, AttributeError, Index
 def verify(store: Store) -> list[str]:
     """What is damaged, a line each; empty if all is well."""
     found: list[str] = []
-    for check in (_structure, _small_rows, _shared_bodies, _units, _postings):
+    for check in (_structure, _small_rows, _shared_bodies, _units, _postings, _programs):
         found += _some(check, store, MOST - len(found))
     return found
 
@@ -172,3 +176,35 @@ def _postings(store: Store) -> Iterator[str]:
             yield f"postings of token {token} in role {role}, block {block}: not what the units name"
     for key in named:
         yield f"postings of token {postings.parts_of(key)[0]}: missing"
+
+
+def _programs(store: Store) -> Iterator[str]:
+    """Every block has a row; a program in it is what the graphs give that are there now."""
+    blocks = {block for (block,) in store.rows("SELECT id FROM programs")}
+    for (block,) in store.rows(f"SELECT DISTINCT id >> {PROGRAM_BITS} FROM units"):
+        if block not in blocks:
+            yield f"program {block}: missing"
+    for block in sorted(blocks):
+        try:
+            if fault := _program(store, block):
+                yield f"program {block}: {fault}"
+        except _FAULTS as error:
+            yield f"program {block}: {error}"
+
+
+def _program(store: Store, block: int) -> str | None:
+    """What is wrong with it."""
+    query = "SELECT graphs, graphs_of, digest, program FROM programs WHERE id = ?"
+    ((graphs, graphs_of, digest, data),) = store.rows(query, block)
+    if not graphs_of:
+        return "none, and yet something" if graphs or digest or data else None
+    if programs.digest_of(graphs, graphs_of, data) != digest:
+        return "not what its checksum says"
+    etags = programs.etags_of(store.connection, block)
+    if len(etags) != graphs or programs.state_of(etags) != graphs_of:
+        return "not of the graphs that are there"
+    kept, made = programs.read(data), programs.arrays_of(store.connection, list(etags))
+    same = kept.keys() == made.keys() and all(
+        kept[name].dtype == made[name].dtype and np.array_equal(kept[name], made[name]) for name in made
+    )
+    return None if same else "not what the graphs give when they are compiled"

@@ -30,6 +30,9 @@ _UNIT = (
     + " FROM units u JOIN layers l ON l.id = u.layer_id JOIN bases b ON b.id = l.basis_id "
     "JOIN models m ON m.id = b.model_id"
 )
+_UNIT_BODY, _LAYER_BODY, _MODEL_BODY = (
+    f"SELECT body, etag, size FROM {owner}_bodies WHERE id = ?" for owner in ("unit", "layer", "model")
+)
 _LAYER = (
     "SELECT l.id, m.name, b.name, l.layer, l.width, "
     f"(SELECT count(*) FROM units u WHERE u.id BETWEEN l.id << {INDEX_BITS} AND (l.id << {INDEX_BITS}) + "
@@ -54,6 +57,18 @@ class Store(Closing):
     def close(self) -> None:
         """Let go of the file; may be called twice."""
         self.connection.close()
+
+    def hold(self) -> None:
+        """Keep the state that is there now, and its lock, until `release`: look-ups in between cost a third. A writer
+        waits meanwhile, so it should be milliseconds. Raises `InputError` if a writer keeps the file for long."""
+        with speaking(self.path):
+            self.connection.execute("BEGIN")
+            self.connection.execute("SELECT id FROM services LIMIT 1").fetchall()  # SQLite locks when it reads
+
+    def release(self) -> None:
+        """See `hold`; may be called without it."""
+        if self.connection.in_transaction:
+            self.connection.execute("COMMIT")
 
     # --- what there is --------------------------------------------------------------------------------------------
 
@@ -175,7 +190,15 @@ class Store(Closing):
 
     def body(self, unit_id: int, service: str) -> Body | None:
         """What is stored of a unit under the name of a service; None if nothing is."""
-        return self._body("unit_bodies", unit_id, service)
+        return self._body(_UNIT_BODY, unit_id, service)
+
+    def two_bodies(self, unit_id: int, service: str, other: str) -> tuple[Body | None, Body | None]:
+        """Two of a unit's bodies with one look-up."""
+        kinds = self._service(service), self._service(other)
+        keys = [None if kind is None else body_key(unit_id, kind) for kind in kinds]
+        rows = self.rows("SELECT id, body, etag, size FROM unit_bodies WHERE id IN (?, ?)", *keys)
+        found = {row[0]: Body(row[1], row[2].hex(), row[3]) for row in rows}
+        return found.get(keys[0]), found.get(keys[1])
 
     def bodies(self, unit_id: int) -> dict[str, Body]:
         """All that is stored of a unit, by service."""
@@ -188,11 +211,11 @@ class Store(Closing):
 
     def layer_body(self, layer_id: int, service: str) -> Body | None:
         """The same of a layer."""
-        return self._body("layer_bodies", layer_id, service)
+        return self._body(_LAYER_BODY, layer_id, service)
 
     def model_body(self, model_id: int, service: str) -> Body | None:
         """The same of a model."""
-        return self._body("model_bodies", model_id, service)
+        return self._body(_MODEL_BODY, model_id, service)
 
     def similar(self, unit_id: int) -> list[Similar]:
         """Units whose graphs name the same tokens, best first."""
@@ -272,18 +295,26 @@ class Store(Closing):
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query. Raises `ArtefactError` if the file is damaged."""
-        with speaking(self.path):
+        try:
             return self.connection.execute(query, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError):
+            with speaking(self.path):
+                raise
 
-    def _body(self, table: str, owner: int, service: str) -> Body | None:
-        kind = self._services.get(service)
+    def _body(self, query: str, owner: int, service: str) -> Body | None:
+        kind = self._service(service)
+        rows = self.rows(query, body_key(owner, kind)) if kind else []
+        return Body(rows[0][0], rows[0][1].hex(), rows[0][2]) if rows else None
+
+    def _service(self, name: str) -> int | None:
+        """Number of a service."""
+        kind = self._services.get(name)
         if kind is None:
-            known = self.rows("SELECT id FROM services WHERE name = ?", service)
+            known = self.rows("SELECT id FROM services WHERE name = ?", name)
             if not known:
                 return None
-            kind = self._services[service] = known[0][0]
-        rows = self.rows(f"SELECT body, etag, size FROM {table} WHERE id = ?", body_key(owner, kind))
-        return Body(rows[0][0], rows[0][1].hex(), rows[0][2]) if rows else None
+            kind = self._services[name] = int(known[0][0])
+        return kind
 
     def _there(self, model: str) -> str:
         """What there is instead, for errors."""

@@ -6,6 +6,7 @@ look-up under an integer key. (Blobs under a composite key without rowid take fi
 
     sources --< units >-- layers >-- bases >-- models        *_bodies: unit, layer or model, and service
     tokens, postings: which units name a token               unit_tokens: the same by unit
+    programs: the graphs of a block of units as they are run (`saelens_n2g.store.programs`)
 
 `postings` are packed (`saelens_n2g.store.postings`). `models.similar_of` says of which graphs `similar` was computed.
 `digest` columns are over the rest of their row, so that damage in what no body repeats is found too.
@@ -22,7 +23,10 @@ from saelens_n2g.errors import ArtefactError, InputError
 
 APPLICATION = 0x4E324741
 """Marks the file as ours (SQLite's `application_id`): "N2GA"."""
-INDEX_BITS, SERVICE_BITS = 24, 8
+INDEX_BITS, SERVICE_BITS, PROGRAM_BITS = 24, 8, 14
+"""Of a unit's index, of a service, of a unit's place in the block that its graph is compiled with."""
+GRAPH = "neuron2graph"
+"""The service that programs are compiled from."""
 OLDEST_SQLITE = (3, 37, 0)
 """The first with strict tables."""
 PAGE = 8192
@@ -96,6 +100,16 @@ STEPS: tuple[Step, ...] = (
             "CREATE TABLE similar (unit_id INTEGER NOT NULL REFERENCES units, other_id INTEGER NOT NULL "
             "REFERENCES units, similarity REAL NOT NULL, own REAL NOT NULL, other REAL NOT NULL, "
             "PRIMARY KEY (unit_id, other_id)) STRICT, WITHOUT ROWID",
+        ),
+    ),
+    Step(
+        "programs",
+        (
+            "CREATE TABLE programs (id INTEGER PRIMARY KEY, layer_id INTEGER NOT NULL REFERENCES layers, "
+            "graphs INTEGER NOT NULL DEFAULT 0, graphs_of TEXT NOT NULL DEFAULT '', digest BLOB NOT NULL DEFAULT x'', "
+            "program BLOB NOT NULL DEFAULT x'', "
+            f"CHECK (id >> {INDEX_BITS - PROGRAM_BITS} = layer_id)) STRICT",
+            f"INSERT INTO programs (id, layer_id) SELECT DISTINCT id >> {PROGRAM_BITS}, layer_id FROM units",
         ),
     ),
 )

@@ -12,6 +12,7 @@ are. What is written twice is there once; nothing is ever removed but bodies tha
 """
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,17 @@ from saelens_n2g.jobs.artefacts import ensure_folder
 from saelens_n2g.store.bodies import Body, compress, digest, row_digest, serialise
 from saelens_n2g.store.postings import EVERY, Strengths, change, pack_tokens, unpack_tokens
 from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, Source, SourceFacts, UnitFacts
-from saelens_n2g.store.schema import FIGURES, INDEX_BITS, Closing, body_key, connect, speaking, unit_key
+from saelens_n2g.store.schema import (
+    FIGURES,
+    GRAPH,
+    INDEX_BITS,
+    PROGRAM_BITS,
+    Closing,
+    body_key,
+    connect,
+    speaking,
+    unit_key,
+)
 
 SIMILARITY = "similarity"
 """The service that is not part of what a unit is imported with."""
@@ -157,13 +168,13 @@ class Writer(Closing):
         number = unit_key(layer, facts.index)
         figures = [facts.figures.get(name) for name in FIGURES]
         self.connection.execute(_UPSERT, (number, layer, source.id, facts.index, facts.failure, *figures))
-        for service, value in facts.bodies.items():
-            self._body("unit", number, service, serialise(value))
+        changed = [name for name, value in facts.bodies.items() if self._body("unit", number, name, serialise(value))]
         kept = [self._service(name) for name in (*facts.bodies, SIMILARITY)]
-        self.connection.execute(
+        removed = self.connection.execute(
             f"DELETE FROM unit_bodies WHERE id BETWEEN ? AND ? AND service_id NOT IN ({', '.join('?' * len(kept))})",
             (body_key(number, 0), body_key(number, 255), *kept),
         )
+        self._block(number, stale=GRAPH in changed or (GRAPH not in facts.bodies and removed.rowcount > 0))
         self._name(number, facts.tokens)
         return number
 
@@ -219,6 +230,49 @@ class Writer(Closing):
         """Note it."""
         self.connection.execute("UPDATE models SET similar_of = ? WHERE name = ?", (state, model))
 
+    # --- what is made of all of it --------------------------------------------------------------------------------
+
+    def blocks(self, model: str) -> list[tuple[int, str]]:
+        """Numbers of a model's blocks of units, and of which graphs each has its program; empty for none."""
+        query = (
+            "SELECT p.id, p.graphs_of FROM programs p JOIN layers l ON l.id = p.layer_id "
+            "JOIN bases b ON b.id = l.basis_id JOIN models m ON m.id = b.model_id WHERE m.name = ? ORDER BY p.id"
+        )
+        with speaking(self.path):
+            return self.connection.execute(query, (model,)).fetchall()
+
+    def program(self, block: int, graphs: int, graphs_of: str, digest: bytes, data: bytes) -> None:
+        """Store the program of a block; `saelens_n2g.store.programs` says what all that is."""
+        query = "UPDATE programs SET graphs = ?, graphs_of = ?, digest = ?, program = ? WHERE id = ?"
+        self.connection.execute(query, (graphs, graphs_of, digest, data, block))
+
+    def says(self, model: str, service: str) -> bool:
+        """Whether the model has that body."""
+        query = (
+            "SELECT 1 FROM model_bodies b JOIN services s ON s.id = b.service_id JOIN models m ON m.id = b.model_id "
+            "WHERE m.name = ? AND s.name = ?"
+        )
+        with speaking(self.path):
+            return self._one(query, model, service) is not None
+
+    def origin(self, model: str) -> tuple[str, str | None]:
+        """Under which name, and revision, the model ran that the units of this one come from."""
+        query = (
+            "SELECT s.provenance FROM sources s JOIN units u ON u.source_id = s.id JOIN layers l ON l.id = u.layer_id "
+            "JOIN bases b ON b.id = l.basis_id JOIN models m ON m.id = b.model_id WHERE m.name = ? LIMIT 1"
+        )
+        with speaking(self.path):
+            found = self._one(query, model)
+        subject = json.loads(found[0]).get("subject", {}) if found else {}
+        return str(subject.get("model", model)), subject.get("revision")
+
+    def say(self, model: str, service: str, value: Any) -> None:
+        """Store a body of a model that is there. Raises `InputError` for another, `ValueError` for what is no JSON."""
+        known = self._one("SELECT id FROM models WHERE name = ?", model)
+        if known is None:
+            raise InputError(f"model {model}", "a model in the store", "none")
+        self._body("model", known[0], service, serialise(value))
+
     # --- parts of a unit ------------------------------------------------------------------------------------------
 
     def _name(self, unit: int, tokens: Mapping[tuple[int, str], float]) -> None:
@@ -233,14 +287,25 @@ class Writer(Closing):
         self._added.append((unit, {**named, (EVERY, 0): 1.0}))
         self.connection.execute("INSERT OR REPLACE INTO unit_tokens VALUES (?, ?)", (unit, packed))
 
-    def _body(self, owner: str, number: int, service: str, raw: bytes) -> None:
-        """Store a body, unless it is there."""
+    def _block(self, unit: int, *, stale: bool) -> None:
+        """Note that the unit's block is there; if `stale`, it has no program until it is compiled anew."""
+        block = unit >> PROGRAM_BITS
+        query = "INSERT INTO programs (id, layer_id) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+        self.connection.execute(query, (block, unit >> INDEX_BITS))
+        if stale:
+            query = "UPDATE programs SET graphs = 0, graphs_of = '', digest = x'', program = x'' WHERE id = ? "
+            self.connection.execute(f"{query} AND graphs_of <> ''", (block,))
+
+    def _body(self, owner: str, number: int, service: str, raw: bytes) -> bool:
+        """Store a body, unless it is there; whether it was not."""
         kind, etag = self._service(service), digest(raw)
         key = body_key(number, kind)
         known = self._one(f"SELECT etag FROM {owner}_bodies WHERE id = ?", key)
         if known is None or known[0] != etag:
             values = (key, number, kind, etag, len(raw), compress(raw))
             self.connection.execute(f"INSERT OR REPLACE INTO {owner}_bodies VALUES (?, ?, ?, ?, ?, ?)", values)
+            return True
+        return False
 
     # --- rows -----------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ class Links(Protocol):
         """A unit."""
         ...
 
-    def data(self, service: str, model: str, basis: str, layer: int, index: int) -> str:
-        """JSON of a unit."""
+    def data(self, service: str, model: str, basis: str, layer: int, index: int | None = None) -> str:
+        """JSON of a unit, or of a layer."""
         ...
 
     def asset(self, name: str) -> str:
@@ -68,9 +68,10 @@ class ServerLinks:
         """See `Links`."""
         return self.root + path("viz", model, place_name(basis, layer), index)
 
-    def data(self, service: str, model: str, basis: str, layer: int, index: int) -> str:
+    def data(self, service: str, model: str, basis: str, layer: int, index: int | None = None) -> str:
         """See `Links`."""
-        return self.root + path("api", model, service, place_name(basis, layer), index)
+        end = () if index is None else (index,)
+        return self.root + path("api", model, service, place_name(basis, layer), *end)
 
     def asset(self, name: str) -> str:
         """See `Links`."""

@@ -1,6 +1,6 @@
 """Views: models, bases side by side over layers, units of a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log10
 from typing import Any
 
@@ -87,6 +87,19 @@ def layer(store: Store, entry: Entry, there: Layer, links: Links, *, sort: str, 
     }
     trail = (("Models", links.home()), (name, links.model(name)))
     return Page("layer.html", f"{place_name(basis, there.layer)} of {name}", values, trail)
+
+
+def doc(_: Store, entries: Sequence[Entry], links: Links, said: Mapping[str, Any]) -> Page:
+    """What the API may be asked, out of its OpenAPI description."""
+    first = next(((entry, one) for entry in entries for one in entry.layers.values()), None)
+    example = links.data("units", first[0].model.name, first[1].basis, first[1].layer) if first else None
+    groups: dict[str, dict[str, Any]] = {}
+    for path, methods in said["paths"].items():
+        group = groups.setdefault(methods["get"]["summary"], {"paths": [], "parameters": {}})
+        group["paths"].append(path)
+        own = [one for one in methods["get"]["parameters"] if "name" in one]
+        group["parameters"].update({one["name"]: one for one in own})
+    return Page("doc.html", "API", {"doc": said, "groups": groups, "example": example}, (("Models", links.home()),))
 
 
 def _charts(columns: Sequence[Sequence[float | int | None]]) -> list[dict[str, Any]]:
