@@ -17,7 +17,14 @@ from saelens_n2g.store.writer import Writer
 
 EXAMPLES = 25
 LAYERS, UNITS = ["1", "1-neurons", "1-sae", "1-pca", "7"], [0, 1, 2, 3, 4, 40, 1000]
-GRAMMAR = ["any:the", "activating:of or not important:york", 'any:"a,b" and layer=0..3', "(", "basis=sae", "york"]
+VALUES = {
+    "query": ["any:the", "activating:of or not important:york", 'any:"a,b" and layer=0..3', "(", "basis=sae", "york"],
+    "ids": ["6", "7,6", "0,1,2,3,4,5,6,7,8", "1,x", ""],
+    "units": ["1/0,1-sae/2", "1/0", "1-neurons/3", "1/40", "1/1000", "one"],
+    "bases": ["sae", "neurons,sae", "pca"],
+    "layers": ["1", "1,7"],
+    "basis": ["sae"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +50,11 @@ def schema_of(app: Atlas, *, known: bool):
         for name, values in (("model", ["toy", "toy", "other"]), ("layer", LAYERS), ("unit", UNITS)):
             places[name] = {**places[name], "schema": {"enum": values}}
         for methods in said["paths"].values():
-            for one in methods["get"]["parameters"]:
-                if one.get("name") == "query":
-                    one["schema"] = {"type": "string", "enum": GRAMMAR}
+            asked = methods["get"]["parameters"]
+            asked[:] = [one for one in asked if one.get("name") != "text"]  # the toy has no tokenizer
+            for one in asked:
+                if one.get("name") in VALUES and one["schema"].get("enum") is None:
+                    one |= {"schema": {"type": "string", "enum": VALUES[one["name"]]}, "required": True}
     return schemathesis.openapi.from_dict(said)
 
 
