@@ -232,6 +232,14 @@ def test_provenance_in_words(store_path):
         one = store.unit("toy", "sae", 1, 0)
         source = store.source(one.source)
         found = dict(lines(model, model.bases[1], one, source._replace(provenance=shared), {"graph": {"firing": 3}}))
+        published = {
+            "corpus": {
+                "files": [{"name": "a.jsonl", "format": "delphi"}],
+                "scored_on": {"source": "wiki", "tokens": 9},
+            },
+            "protocol": {"random": None, "held_out": "texts"},
+        }
+        others = dict(lines(model, model.bases[1], one, source._replace(provenance=published), {}))
         nothing = dict(lines(model, model.bases[1], one, source._replace(provenance={}), {}))
     assert found["Text"] == "wiki, 1,234 documents, 99 tokens (60 to fit and 39 to test)"
     assert (found["Beginning of text"], found["Seed"]) == ("no BOS token", "7")
@@ -239,6 +247,9 @@ def test_provenance_in_words(store_path):
     assert found["Method"] == "refined, 3 firing tokens; lengths 1 2"
     assert found["Fires"] == "at 0.25 of its maximum over the fit text or more"
     assert found["Model"].startswith("toy, revision v1, 4 layers")
+    assert others["Text"] == "published by others: a.jsonl (delphi); scored on wiki, 9 tokens too"
+    assert others["Context"] == "texts as long as they were published"
+    assert (others["Held-out text"], others["Random text"]) == ("texts", "none")
     assert {nothing[term] for term in ("Text", "Context", "Seed", "Method", "Fires", "Versions")} == {UNKNOWN}
 
 

@@ -26,8 +26,8 @@ GROUPS = {"test": "Held out", "fit": "Fitted on"}
 """Sets of exemplars, in this order, and how they are called; others come behind."""
 _VERDICTS = {"hit": "a hit", "extra": "a false alarm", "missed": "missed"}
 LEADS = {
-    "test": "The most active windows of documents that the graph was not fitted on.",
-    "fit": "The most active windows of the documents that the graph was fitted on.",
+    "test": "Windows of text that the graph was not fitted on.",
+    "fit": "Windows of the text that the graph was fitted on.",
 }
 
 

@@ -18,16 +18,23 @@ def lines(entry: Entry, basis: Basis, unit: Unit, source: Source, body: Mapping[
         ("Model", _model(entry, subject)),
         ("Text", _corpus(corpus)),
         ("Beginning of text", _bos(subject, entry)),
-        ("Context", _context(protocol, shared)),
+        ("Context", "texts as long as they were published" if "files" in corpus else _context(protocol, shared)),
         ("Unit", f"{basis.title}, layer {unit.layer} at {basis.kind}" + _after(basis.facts.get("signs"), "; ")),
         ("Fires", _fires(protocol)),
-        ("Held-out text", _said(protocol.get("held_out"))),
-        ("Random text", _said(protocol.get("random"))),
+        ("Held-out text", _text(protocol, "held_out")),
+        ("Random text", _text(protocol, "random")),
         ("Method", _method(own, protocol)),
         ("Seed", _said(_seed(shared, protocol))),
         ("Versions", _pairs(_dict(shared.get("versions"))) or UNKNOWN),
         ("Run", f"{source.kind} {source.name}, {source.done} of {source.total} units"),
     ]
+
+
+def texts(source: Source) -> dict[str, str]:
+    """What the scores are of, where that is recorded: title -> words."""
+    protocol = _dict(source.provenance.get("protocol"))
+    named = {"Held-out text": protocol.get("held_out"), "Random text": protocol.get("random")}
+    return {title: str(words) for title, words in named.items() if words}
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -56,12 +63,26 @@ def _model(entry: Entry, subject: Mapping[str, Any]) -> str:
 def _corpus(corpus: Mapping[str, Any]) -> str:
     if not corpus:
         return UNKNOWN
+    if "files" in corpus:
+        return _published(corpus)
     counted = [f"{_said(corpus[name])} {name}" for name in ("documents", "windows", "tokens") if name in corpus]
     parts = [f"{_said(corpus[f'{name}_tokens'])} to {word}" for name, word in (("fit", "fit"), ("test", "test"))
              if f"{name}_tokens" in corpus]  # fmt: skip
     said = [_said(corpus.get("source")), *counted]
     words = ", ".join(said) + (f" ({' and '.join(parts)})" if parts else "")
     return words + _after(corpus.get("fingerprint"), ", fingerprint ")
+
+
+def _text(protocol: Mapping[str, Any], name: str) -> str:
+    return "none" if name in protocol and protocol[name] is None else _said(protocol.get(name))
+
+
+def _published(corpus: Mapping[str, Any]) -> str:
+    """Texts that others published, and what the graphs were scored on beside them."""
+    named = [f"{_dict(one).get('name')} ({_dict(one).get('format')})" for one in corpus["files"]]
+    scored = _dict(corpus.get("scored_on"))
+    beside = f"; scored on {_corpus(scored)} too" if scored else "; scored on no other text"
+    return f"published by others: {', '.join(named)}{beside}"
 
 
 def _bos(subject: Mapping[str, Any], entry: Entry) -> str:

@@ -219,6 +219,7 @@ def _recorded(store: Store, found: Found) -> dict[str, Any]:
         "unit": body,
     }
     return {
+        "texts": recorded.texts(source),
         "lines": recorded.lines(found.entry, basis, found.unit, source, body),
         "json": visible(json.dumps(whole, indent=1, ensure_ascii=False)),
     }
