@@ -1,5 +1,6 @@
 """Serve a store, or a run that is brought into one first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from saelens_n2g.errors import InputError
@@ -28,6 +29,27 @@ def serve(
             webbrowser.open(address)
 
     run(store, host=host, port=port, limit=seconds, log=log, ready=ready)
+
+
+def export(
+    place: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    model: str | None = None,
+    layers: Sequence[str] = (),
+    units: Sequence[str] = (),
+) -> str:
+    """Write pages of a store, or of a run's, into a folder; a line that says how many.
+
+    Raises `InputError` and `ArtefactError` as `saelens_n2g.server.export` does.
+    """
+    from saelens_n2g.server.export import export as write
+
+    store = _collected(place, reporter) if place.is_dir() else place
+    with reporter.stage(f"pages of {store}", "units") as tick:
+        found = write(store, out, model=model, layers=layers, units=units, tick=tick)
+    return f"{out}: {found.units} units on {found.pages} pages, {out / 'index.html'} is the first"
 
 
 def _collected(folder: Path, reporter: Reporter) -> Path:
