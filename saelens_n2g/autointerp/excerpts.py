@@ -143,4 +143,7 @@ def balanced(top: Sequence[Excerpt], random: Sequence[Excerpt]) -> list[Excerpt]
 
 def distinct(excerpts: Iterable[Excerpt]) -> list[Excerpt]:
     """The excerpts without those whose window was there before."""
-    return list({e.window: e for e in reversed(list(excerpts))}.values())[::-1]
+    found: dict[int, Excerpt] = {}
+    for one in excerpts:
+        found.setdefault(one.window, one)
+    return list(found.values())

@@ -4,7 +4,6 @@ for basis, units in groups(Path("runs/demo")):
     evidence = units[3].load(Reading())
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,8 @@ class Found:
     exemplars: Path
 
     def load(self, reading: Reading) -> Evidence:
-        """The unit's evidence. Raises `ArtefactError` naming the file that is damaged or of another format,
-        `InputError` where a document is in fit and test."""
+        """The unit's evidence. Raises `ArtefactError` naming the file that is damaged or of another format, or has a
+        document in fit and test."""
         value = read_json(self.exemplars)
         try:
             if (value["format"], value["version"]) != (EXEMPLARS, VERSION) or value["unit"] != self.name:
@@ -57,25 +56,28 @@ class Found:
             graph = None if self.graph is None else Graph.from_dict(read_json(self.graph))
             if graph is not None and graph.unit != self.name:
                 raise ValueError(f"the graph of {graph.unit}")
-            excerpts = _excerpts(value, reading)
-            maximum = float(value["max_activation"])
+            return Evidence(
+                name=self.name,
+                run=self.run,
+                basis=self.basis,
+                layer=self.layer,
+                max_activation=float(value["max_activation"]),
+                threshold=self.threshold,
+                excerpts=tuple(_excerpts(value, reading)),
+                graph=graph,
+                checksum=_checksum(value, graph),
+            )
+        except N2GError as error:  # before those below: some of these are ValueErrors
+            raise ArtefactError(f"file {self.exemplars}: {error.thing}", error.expected, error.found) from error
         except _DAMAGE as error:
             expected = f"exemplars and a graph of {self.name}"
             raise ArtefactError(f"file {self.exemplars}", expected, f"{type(error).__name__}: {error}") from error
-        except N2GError as error:
-            raise type(error)(f"{error.thing} ({self.exemplars})", error.expected, error.found) from error
-        about = [value["fit"], value["test"], value["random"], maximum, None if graph is None else graph.to_dict()]
-        return Evidence(
-            name=self.name,
-            run=self.run,
-            basis=self.basis,
-            layer=self.layer,
-            max_activation=maximum,
-            threshold=self.threshold,
-            excerpts=tuple(excerpts),
-            graph=graph,
-            checksum=fingerprint(json.loads(json.dumps(about))),
-        )
+
+
+def _checksum(value: Mapping[str, Any], graph: Graph | None) -> str:
+    """Of everything that is read of a unit."""
+    parts = [value[name] for name in ("max_activation", "fit", "test", "random")]
+    return fingerprint([*parts, None if graph is None else {**graph.to_dict(), "provenance": None}])
 
 
 def _excerpts(value: Mapping[str, Any], reading: Reading) -> list[Excerpt]:

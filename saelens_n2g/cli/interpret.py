@@ -28,7 +28,9 @@ def interpret(
     simulators: Annotated[
         str, typer.Option(help="What predicts: graph, table, backoff; and who reads sentences: quoted, embedding.")
     ] = "graph,table,backoff,quoted",
-    units: Annotated[int | None, typer.Option(help="Units at most of each basis and layer; all where not given.")] = None,
+    units: Annotated[
+        int | None, typer.Option(help="Units at most of each basis and layer; all where not given.")
+    ] = None,
     excerpts: Annotated[int, typer.Option(help="Strong excerpts to score on, and as many random ones.")] = 10,
     calibration: Annotated[
         str, typer.Option(help="none, linear or percentile, on fit documents that are held back.")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.commands.settings import values_of
 from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Reporter
 
@@ -60,7 +59,7 @@ def puzzles(file: Path | None, *, simulators: str, explainers: str, option: Sequ
 
 def names_of(text: str) -> list[str]:
     """Names with commas between; an empty text is none."""
-    return [name.strip() for name in values_of(text, str) if name.strip()] if text.strip() else []
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def options_of(given: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
