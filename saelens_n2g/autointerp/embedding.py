@@ -9,7 +9,7 @@ package; nothing is fetched unless it is not on the machine.
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from saelens_n2g.errors import InputError
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What makes vectors of texts."""
 

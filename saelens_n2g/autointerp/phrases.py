@@ -126,14 +126,15 @@ def read(text: str) -> list[Clause]:
 
 
 def _masked(text: str) -> tuple[str, list[str]]:
-    """The text with its quoted tokens as `<0>`, `<1>`, and those tokens: nothing in them can be taken for grammar."""
+    """The text with numbers between control characters for its quoted tokens, and those tokens: nothing in them, which
+    have no control characters, can be taken for grammar."""
     names: list[str] = []
 
     def instead(match: re.Match[str]) -> str:
         names.append(match[0])
-        return f"<{len(names) - 1}>"
+        return f"\x02{len(names) - 1}\x03"
 
-    return _QUOTED.sub(instead, text.replace("<", "(")), names
+    return _QUOTED.sub(instead, re.sub("[\x02\x03]", "", text)), names
 
 
 def _clause(part: str, names: Sequence[str], fires: bool) -> Clause:
@@ -154,4 +155,4 @@ def _read_item(text: str, names: Sequence[str]) -> Item:
     if parts := re.fullmatch(r"(\d+) tokens that are no whole characters", text):
         return Item(more=int(parts[1]))
     more = re.search(r" or (\d+) others", text)
-    return Item(tuple(names[int(n)] for n in re.findall(r"<(\d+)>", text)), int(more[1]) if more else 0)
+    return Item(tuple(names[int(n)] for n in re.findall("\x02(\\d+)\x03", text)), int(more[1]) if more else 0)

@@ -26,7 +26,7 @@ class Failure:
     reason: str
 
 
-Prediction = Float[np.ndarray, "token"] | Failure
+Prediction = Float[np.ndarray, "_"] | Failure
 """Expected share of the unit's maximum on each token of an excerpt, finite, or why there is none."""
 Costs = Mapping[str, float]
 """What it took, by name: `requests`, `tokens_in`, `tokens_out`; what was answered from a cache counts as if it was
