@@ -627,6 +627,7 @@ DEFAULTS = {
     "bases": "runs/bases",
     "cases": "runs/apostrophe",
     "curves": "1e-3,3e-3,8e-3",
+    "interpret": "runs/words",
     "ioi": "runs/ioi",
     "layers": "runs/layers",
     "report": "runs/report",

@@ -20,8 +20,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ROOMS = (
     "errors", "jobs", "markdown", "pages", "figures", "sites", "wikipedia", "provenance", "progress", "documents",
     "embedded", "corpus", "booting", "subject", "activations", "bases", "training", "exemplars", "graphs",
-    "explanations", "scoring", "causal", "comparison", "imports", "study", "autointerp", "store", "server", "report", "commands",
-    "cli",
+    "explanations", "scoring", "causal", "comparison", "imports", "study", "autointerp", "store", "server", "report",
+    "commands", "cli",
 )  # fmt: skip
 """Left to right: a room may import only rooms before it, inside functions too (docs/decisions.md)."""
 
@@ -38,6 +38,9 @@ CONFIGS = {
     "LayersConfig": "comparison/layers.py",
     "ImportConfig": "imports/config.py",
     "StudyConfig": "study/config.py",
+    "InterpretConfig": "autointerp/config.py",
+    "Rules": "autointerp/judge.py",
+    "Reading": "autointerp/reading.py",
     "IoiConfig": "causal/study.py",
     "PaperOptions": "graphs/paper.py",
     "SuffixOptions": "graphs/suffix.py",

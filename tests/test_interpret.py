@@ -1,4 +1,4 @@
-"""A run of interpretation: what is computed and kept, what a kill or a failure costs, what is shown, what a store gets."""
+"""A run of interpretation: what is computed and kept, what a kill or a failure costs, what is shown and stored."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from saelens_n2g.autointerp.config import InterpretConfig
 from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.page import write_page
 from saelens_n2g.autointerp.predictors import Failure, Predicted
+from saelens_n2g.autointerp.puzzles import as_list, load_puzzles
 from saelens_n2g.autointerp.results import Interpretation, Way
 from saelens_n2g.autointerp.run import run_interpretation
 from saelens_n2g.autointerp.table import markdown
@@ -166,9 +167,10 @@ def test_calibration_keeps_documents_back_from_tables(demo, tmp_path, method):
     assert {one.status for one in found.outcomes[Way("table")]} == {"scored"}
     alone = InterpretConfig(explainers=(), simulators=("table",), calibration=method, hold_back=0.1)
     none = run_interpretation([demo], alone, tmp_path / "o", Silent())
-    assert {one.reason for one in none.outcomes[Way("table")]} == {
-        "no excerpt is held back for calibration: all are of one document"
+    assert {(one.status, one.reason) for one in none.outcomes[Way("table")]} == {
+        ("silent", "no excerpt is held back for calibration: too few documents")
     }
+    assert none.failures == 0
 
 
 @pytest.mark.parametrize(
@@ -394,9 +396,11 @@ def test_the_analysis_is_the_command(demo, tmp_path, monkeypatch, capsys):
 
 
 def test_the_puzzles_are_printed(monkeypatch, capsys, tmp_path):
-    code, text, _ = call(monkeypatch, capsys, "puzzles", "--explainers", "templated-table")
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(as_list(load_puzzles()[:4])))
+    code, text, _ = call(monkeypatch, capsys, "puzzles", "--file", few, "--explainers", "templated-table")
     assert code == 0
-    assert text.startswith("**32 puzzles**")
+    assert text.startswith("**4 puzzles**")
     assert "| templated-table | quoted |" in text
     code, _, err = call(monkeypatch, capsys, "puzzles", "--file", tmp_path / "none.json")
     assert (code, "nothing there" in err) == (3, True)
@@ -422,7 +426,7 @@ def test_sentences_go_beside_the_graph_in_the_store(demo, tmp_path, monkeypatch,
         kind = "mlp_post" if basis == "neurons" else "resid_post"
         unit = f"1.{kind}/{basis}/{index}"
         entries = {(e["explainer"], e.get("simulator")): e for e in body["explanations"]}
-        assert list(entries)[0] == ("graph", None)
+        assert next(iter(entries)) == ("graph", None)
         assert entries["names", "fake"]["text"] == f"unit {unit}"
         assert entries["names", "fake"]["simulated"]["validity"] == "invalid"
         assert entries["names", "fake"]["simulated"]["sets"]["top"] == outcomes[unit].judged.sets["top"].values

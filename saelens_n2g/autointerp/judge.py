@@ -31,7 +31,7 @@ class Judged(NamedTuple):
     sets: Mapping[str, SetScores]
     """Set of `scores.SETS` -> its scores."""
     shuffled: Mapping[str, SetScores]
-    """The same predictions against activations in random order: what chance gives."""
+    """The same predictions against activations in random order: what chance gives. Not kept of controls."""
     detection: Answers
     fuzzing: Answers
     missing: int
@@ -66,9 +66,9 @@ def judge(predictor: Predictor, evidence: Evidence, rules: Rules) -> Judged | Fa
     """Predict the unit's test excerpts, each window once, and score that. Raises as the predictor does."""
     test, held = distinct(evidence.of("test")), evidence.of("calibration") if rules.calibration != "none" else ()
     if not test:
-        return Failure("no excerpt to score on")
+        return Failure("no excerpt to score on", again=False)
     if rules.calibration != "none" and not held:
-        return Failure("no excerpt is held back for calibration: all are of one document")
+        return Failure("no excerpt is held back for calibration: too few documents", again=False)
     answers = predictor.predict([*test, *held])
     sound = _Sound.of([*test, *held], answers.predictions)
     if sound.missing > rules.tolerated * (len(test) + len(held)):

@@ -24,6 +24,8 @@ class Failure:
     """Why there is no prediction, in one line."""
 
     reason: str
+    again: bool = True
+    """Whether another try may go better."""
 
 
 Prediction = Float[np.ndarray, "_"] | Failure

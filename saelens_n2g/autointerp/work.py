@@ -143,12 +143,12 @@ class Work:
         own = judge(predictor, unit, self.config.rules)
         about = (unit.name, unit.run, unit.basis, unit.layer)
         if isinstance(own, Failure):
-            return Outcome(*about, FAILED, own.reason, None)
+            return Outcome(*about, FAILED if own.again else SILENT, own.reason, None)
         beside: dict[str, Judged | str] = {}
         for name, one in controls.items():
             if not isinstance(one.predictor, Failure):
                 found = judge(one.predictor, unit, self.config.rules)
-                beside[name] = found.reason if isinstance(found, Failure) else found
+                beside[name] = found.reason if isinstance(found, Failure) else found._replace(shuffled={})
         judged = [own, *(one for one in beside.values() if isinstance(one, Judged))]
         return Outcome(*about, SCORED, "", own, beside, other, summed(one.costs for one in judged))
 
