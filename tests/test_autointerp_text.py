@@ -157,7 +157,7 @@ def test_sets_name_some_and_count_the_rest():
     one = item([" a", " b", " c", "\ufffd"], 2)
     assert one == Item(("`·a`", "`·b`"), 2)
     text = sentence([Clause(one, (item(["\ufffd"], 2),), True, None)], 0, 500)
-    assert text == "Fires on `·a`, `·b` or 2 others after 1 tokens that are no whole characters."
+    assert text == "Fires on `·a`, `·b` or 2 others after 1 token of no whole characters."
     assert read(text) == [Clause(one, (Item(more=1),), True, None)]
 
 

@@ -53,6 +53,10 @@ COMMANDS = (
     "search",
     "match",
     "verify",
+    "serve",
+    "export",
+    "interpret",
+    "puzzles",
 )
 ANALYSIS = Path(__file__).resolve().parent.parent / "analysis"
 TEXT = "The old cat sat on the mat in New York."

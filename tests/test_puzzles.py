@@ -236,7 +236,8 @@ def test_writers_are_scored_on_sentences_they_did_not_see():
 def test_the_table_of_puzzles_names_everybody_and_who_fails_is_not_counted():
     if "knowing" not in __import__("saelens_n2g.autointerp.simulators", fromlist=["x"]).simulators():
         register_simulator("knowing", lambda _: Knowing())
-    text = markdown(PUZZLES, ["quoted", "knowing"], ["templated-table", "templated"], {})
+    few = list({one.kind: one for one in PUZZLES}.values())
+    text = markdown(few, ["quoted", "knowing"], ["templated-table", "templated"], {})
     lines = {tuple(c.strip() for c in line.split("|")[1:3]): line for line in text.splitlines() if line.startswith("|")}
     quoted_line = next(line for line in lines.values() if line.startswith("| quoted"))
     knowing = next(line for line in lines.values() if line.startswith("| knowing"))

@@ -18,7 +18,7 @@ def write_page(result: Interpretation, folder: Path) -> Path:
         "lead": escaped(headline(result)),
         "tables": "\n".join(f"<h2>{escaped(title)}</h2>\n{_table(body)}" for title, body in tables(result)),
         "notes": "".join(f"<li>{escaped(note)}</li>" for note in NOTES),
-        "head": "".join(f"<th>{escaped(way.label)}</th>" for way in result.outcomes),
+        "head": "".join(f"<th>{escaped(result.label(way))}</th>" for way in result.outcomes),
         "rows": "\n".join(_rows(result)),
         "provenance": escaped(
             canonical_json(

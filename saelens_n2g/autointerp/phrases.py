@@ -78,12 +78,17 @@ def _place(one: Item) -> str:
     if one.start:
         return START
     if one.gap is not None:
-        return f"up to {one.gap} token{'s' if one.gap > 1 else ''}"
+        return f"up to {_counted(one.gap, 'token')}"
     if not one.tokens:
-        return f"{one.more} tokens that are no whole characters" if one.more else ANY
+        return f"{_counted(one.more, 'token')} of no whole characters" if one.more else ANY
     if one.more:
-        return f"{', '.join(one.tokens)} or {one.more} others"
+        return f"{', '.join(one.tokens)} or {_counted(one.more, 'other')}"
     return " or ".join([", ".join(one.tokens[:-1]), one.tokens[-1]]) if len(one.tokens) > 1 else one.tokens[0]
+
+
+def _counted(n: int, noun: str) -> str:
+    """`1 token`, `2 tokens`."""
+    return f"{n} {noun}{'s' if n > 1 else ''}"
 
 
 def sentence(clauses: Sequence[Clause], left: int, limit: int) -> str:
@@ -95,7 +100,7 @@ def sentence(clauses: Sequence[Clause], left: int, limit: int) -> str:
     texts = [said(clause) for clause in firing]
     n = _fitting(texts, limit)
     rest = left + len(texts) - n
-    parts = [*texts[:n], *([f"and on {rest} rarer pattern{'s' if rest > 1 else ''}"] if rest else [])]
+    parts = [*texts[:n], *([f"and on {_counted(rest, 'rarer pattern')}"] if rest else [])]
     out = "Fires " + "; ".join(parts) + "."
     kept = [said(clause) for clause in quiet][: _fitting([said(c) for c in quiet], limit - len(out), least=0)]
     return f"{out} Stays quiet {'; '.join(kept)}." if kept else out
@@ -152,7 +157,7 @@ def _read_item(text: str, names: Sequence[str]) -> Item:
         return Item(start=True)
     if gap := _GAP.fullmatch(text):
         return Item(gap=int(gap[1]))
-    if parts := re.fullmatch(r"(\d+) tokens that are no whole characters", text):
+    if parts := re.fullmatch(r"(\d+) tokens? of no whole characters", text):
         return Item(more=int(parts[1]))
-    more = re.search(r" or (\d+) others", text)
+    more = re.search(r" or (\d+) others?", text)
     return Item(tuple(names[int(n)] for n in re.findall("\x02(\\d+)\x03", text)), int(more[1]) if more else 0)

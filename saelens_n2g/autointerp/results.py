@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.autointerp.controls import CONTROLS, JUDGED_BY, SHUFFLED, Validity, validity
+from saelens_n2g.autointerp.controls import CONTROLS, INVALID, JUDGED_BY, SHUFFLED, Validity, validity
 from saelens_n2g.autointerp.explainers import FAILED
 from saelens_n2g.autointerp.judge import Judged, judged_from
 from saelens_n2g.errors import ArtefactError
@@ -120,6 +120,7 @@ class Interpretation:
     settings: Mapping[str, Mapping[str, Any]]
     """Name of an explainer or simulator -> everything that decides what it says."""
     provenance: Mapping[str, Any]
+    _verdicts: dict[Way, Validity] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seed(self) -> int:
@@ -156,6 +157,15 @@ class Interpretation:
 
     def validity(self, way: Way) -> Validity:
         """Whether the way beats its controls, on strong and random excerpts."""
+        if way not in self._verdicts:
+            self._verdicts[way] = self._validity(way)
+        return self._verdicts[way]
+
+    def label(self, way: Way) -> str:
+        """The way for people; one that is invalid says so wherever it is named."""
+        return f"{way.label} (invalid)" if self.validity(way).verdict == INVALID else way.label
+
+    def _validity(self, way: Way) -> Validity:
         set_ = MAIN[0]
         true = {metric: self.values(way, set_, metric) for metric in JUDGED_BY}
         given = {

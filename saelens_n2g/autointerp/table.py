@@ -42,7 +42,7 @@ NOTES = (
 def headline(result: Interpretation) -> str:
     """What was explained."""
     units = len(next(iter(result.outcomes.values())))
-    ways = ", ".join(way.label for way in result.outcomes)
+    ways = ", ".join(map(result.label, result.outcomes))
     return f"{units} units, {len(result.groups())} bases and layers; ways: {ways}"
 
 
@@ -80,7 +80,7 @@ def score_rows(result: Interpretation) -> list[list[str]]:
         columns = [*((name, "correlation") for name in SETS), ("random", "auprc"), (MAIN[0], "auprc")]
         columns += [(MAIN[0], "f1"), (MAIN[0], "cosine")]
         values = [counted(result.summary(way, *column), scored) for column in columns]
-        rows.append([way.label, f"{scored} / {len(units)}", *values, result.validity(way).verdict])
+        rows.append([result.label(way), f"{scored} / {len(units)}", *values, result.validity(way).verdict])
     return rows
 
 
@@ -95,7 +95,7 @@ def other_rows(result: Interpretation) -> list[list[str]]:
     for way in result.outcomes:
         values = [result.summary(way, MAIN[0], metric) for metric in ("r2", "r2_uncentred", "deviation")]
         values += [result.answered(way, t, m) for t in ("detection", "fuzzing") for m in ("balanced_accuracy", "auc")]
-        rows.append([way.label, *(estimate(value) for value in values)])
+        rows.append([result.label(way), *(estimate(value) for value in values)])
     return rows
 
 
@@ -106,7 +106,7 @@ def control_rows(result: Interpretation) -> list[list[str]]:
         verdict = result.validity(way)
         tests = {(test.control, test.metric): test for test in verdict.tests}
         for name in CONTROLS:
-            row = [way.label, name]
+            row = [result.label(way), name]
             for metric in ("correlation", "auprc"):
                 test = tests[name, metric]
                 mean = number(result.control(way, name, MAIN[0], metric).mean)
@@ -123,7 +123,7 @@ def pair_rows(result: Interpretation) -> list[list[str]]:
     rows = []
     for a, b in combinations(result.outcomes, 2):
         for name in ("random", MAIN[0]):
-            row = [a.label, b.label, SET_TITLES[name]]
+            row = [result.label(a), result.label(b), SET_TITLES[name]]
             for metric in ("correlation", "auprc"):
                 found = result.versus(a, b, name, metric)
                 row += [estimate(found.difference), p_value(found.p_value), str(found.difference.n)]
@@ -133,7 +133,7 @@ def pair_rows(result: Interpretation) -> list[list[str]]:
 
 def _by_group(result: Interpretation, set_: str, metric: str) -> str:
     """One row for each basis and layer, one column for each way."""
-    head = ["Basis", "Layer", *(way.label for way in result.outcomes)]
+    head = ["Basis", "Layer", *map(result.label, result.outcomes)]
     rows = [
         [basis, str(layer), *(_of_group(result, way, basis, layer, set_, metric) for way in result.outcomes)]
         for basis, layer in result.groups()
@@ -152,8 +152,8 @@ def fate_rows(result: Interpretation) -> list[list[str]]:
     for name, several in result.sentences.items():
         counts.update((f"{name}, sentence", one.status, one.reason) for one in several)
     for way, units in result.outcomes.items():
-        counts.update((way.label, one.status, one.reason) for one in units)
+        counts.update((result.label(way), one.status, one.reason) for one in units)
         for one in units:
             failed = [f"control {name}: {why}" for name, why in one.controls.items() if isinstance(why, str)]
-            counts.update((way.label, "control failed", why) for why in failed)
+            counts.update((result.label(way), "control failed", why) for why in failed)
     return [[*key, str(n)] for key, n in counts.items()]
