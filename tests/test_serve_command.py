@@ -92,7 +92,7 @@ def test_errors_are_one_line(runs, tmp_path):
         port = str(taken.getsockname()[1])
         for arguments, said in (
             (("serve", str(tmp_path / "nothing")), "nothing there"),
-            (("serve", str(tmp_path)), "a finished comparison or study"),
+            (("serve", str(tmp_path)), "a finished comparison, study or import"),
             (("serve", str(runs / "demo"), "--port", port), "in use"),
             (("serve", str(runs / "demo"), "--port", "70000"), "address"),
             (("serve", str(runs / "demo"), "--host", "no.such.host.invalid"), "address"),
