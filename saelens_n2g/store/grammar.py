@@ -90,6 +90,12 @@ def parse(query: str) -> Query:
     return _Parser(query).parse()
 
 
+def quoted(text: str) -> str:
+    """A token as it may stand in a query, whatever is in it but half characters."""
+    names = {char: f"\\{name}" for name, char in _ESCAPES.items()}
+    return '"' + "".join(names.get(char, char) for char in text) + '"'
+
+
 class _Parser:
     """Reads from left to right; `at` is where it is."""
 
