@@ -16,6 +16,7 @@ from saelens_n2g.errors import InputError, N2GError
 from saelens_n2g.server.address import read_index, read_place, segments
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Parameter, read_query
+from saelens_n2g.server.finding import Finding
 from saelens_n2g.server.openapi import description
 from saelens_n2g.server.pages import views
 from saelens_n2g.server.pages.links import ServerLinks
@@ -55,6 +56,7 @@ class Web:
             Route("/viz/{rest:path}", self.viz),
             Route("/doc", self.doc),
             Route("/doc/openapi.json", self.openapi),
+            *Finding(self).routes,
             Route("/static/{name}", asset),
         ]
         self.app = Starlette(

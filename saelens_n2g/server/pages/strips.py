@@ -1,0 +1,145 @@
+"""Strips: a text with some of its tokens shaded, and tables of how much fires at each token.
+
+Spaces are themselves in running text; what has no shape is made visible.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+from saelens_n2g.graphs.labels import visible
+from saelens_n2g.server.pages.render import shade
+from saelens_n2g.store.match import FIRES
+from saelens_n2g.store.matches import Covered, Firing, Match
+
+WHOLE = 90
+"""Tokens of a text that is shown in whole."""
+AROUND = 14
+"""Of a longer one, tokens beside each that is shaded."""
+EXPLAINED = 8
+"""Positions of a unit whose paths are written out."""
+WIDE = 240
+"""Tokens that a table has columns for."""
+
+
+class Cell(NamedTuple):
+    """A token that a graph says something about."""
+
+    activation: float
+    said: str = ""
+    """What is read when it is pointed at."""
+    path: tuple[int, ...] = ()
+    """Tokens that the path which counts looks at."""
+
+
+class Reason(NamedTuple):
+    """Why a unit fires at a token."""
+
+    position: int
+    activation: float
+    elements: tuple[str, ...]
+    text: Markup
+    """The path in the text, the tokens that it looks at marked."""
+
+
+class Bar(NamedTuple):
+    """A row of a table over tokens."""
+
+    name: str
+    address: str
+    cells: tuple[tuple[str, str], ...]
+    """Class and what is read when it is pointed at, of each token."""
+    total: str
+
+
+def reading(token: str) -> str:
+    """A token in running text, on one line."""
+    return " ".join(visible(word) if word else "" for word in token.split(" "))
+
+
+def strip(tokens: Sequence[str], cells: Mapping[int, Cell]) -> Markup:
+    """The text, tokens shaded by their activations; of a long one what is around them.
+
+    Only tokens that are shaded, or looked at by a path, are elements: `data-at` is their place, `data-path` the places
+    of a path.
+    """
+    looked = {place for cell in cells.values() for place in cell.path}
+    shown = _around(sorted(cells), len(tokens))
+    parts, last = [], -1
+    for i in shown:
+        if i != last + 1:
+            parts.append(Markup('<span class="gap">…</span>'))
+        parts.append(_token(tokens[i], i, cells.get(i), i in looked))
+        last = i
+    if shown and last + 1 < len(tokens):
+        parts.append(Markup('<span class="gap">…</span>'))
+    return Markup("").join(parts)
+
+
+def _token(token: str, place: int, cell: Cell | None, looked: bool) -> Markup:
+    words = escape(reading(token))
+    if cell is None:
+        return Markup('<span data-at="{}">{}</span>').format(place, words) if looked else words
+    kinds = " ".join(filter(None, (shade(cell.activation), "fires" if cell.activation >= FIRES else "")))
+    path = ",".join(map(str, cell.path))
+    return Markup('<span class="{}" data-at="{}" data-path="{}" title="{}">{}</span>').format(
+        kinds, place, path, cell.said, words
+    )
+
+
+def _around(places: Sequence[int], n: int) -> list[int]:
+    """Tokens to show."""
+    if n <= WHOLE:
+        return list(range(n))
+    near = {i for place in places for i in range(max(place - AROUND, 0), min(place + AROUND + 1, n))}
+    return sorted(near) or list(range(WHOLE))
+
+
+def cells_of(matches: Sequence[Match]) -> dict[int, Cell]:
+    """What a unit's matches say of the tokens."""
+    found = {}
+    for one in matches:
+        path = tuple(i for element in one.path or () for i in range(element.start, element.stop))
+        by = f" by {' → '.join(visible(element.text) for element in one.path)}" if one.path else ""
+        found[one.position] = Cell(one.activation, f"{one.activation:.2f}{by}", path)
+    return found
+
+
+def reasons(firing: Firing, tokens: Sequence[str]) -> list[Reason]:
+    """Why a unit fires where it does, strongest first."""
+    there = [one for one in firing.matches if one.activation >= FIRES and one.path]
+    found = []
+    for one in sorted(there, key=lambda match: -match.activation)[:EXPLAINED]:
+        assert one.path
+        looked = {i for element in one.path for i in range(element.start, element.stop)}
+        first = min([*looked, one.position])
+        text = Markup("").join(
+            Markup("<mark>{}</mark>").format(reading(tokens[i])) if i in looked else escape(reading(tokens[i]))
+            for i in range(max(first - 2, 0), min(one.position + 2, len(tokens)))
+        )
+        found.append(Reason(one.position, one.activation, tuple(visible(e.text) for e in one.path), text))
+    return found
+
+
+def bar(name: str, address: str, counts: Sequence[int], most: int, tokens: Sequence[str], total: str) -> Bar:
+    """A row of numbers of units, shaded up to `most`."""
+    cells = tuple(
+        (shade(n / most) if n else "", f"{name}: {n} at {visible(token)}" if n else "")
+        for n, token in zip(counts, tokens, strict=True)
+    )
+    return Bar(name, address, cells, total)
+
+
+def values(name: str, address: str, activations: Sequence[float], tokens: Sequence[str]) -> Bar:
+    """A row of activations, as shares of the maximum."""
+    cells = tuple(
+        (shade(a) + (" fires" if a >= FIRES else ""), f"{a:.2f} at {visible(token)}" if a else "")
+        for a, token in zip(activations, tokens, strict=True)
+    )
+    return Bar(name, address, cells, str(sum(a >= FIRES for a in activations)))
+
+
+def at_each(covered: Collection[Covered], n: int) -> list[int]:
+    """How many units fire at each of `n` tokens, over layers and bases."""
+    return [sum(column) for column in zip(*(one.at for one in covered), strict=True)] or [0] * n
