@@ -60,6 +60,8 @@ COMPARE = (
     _BASES,
     Parameter("layer", "string", "A layer, or all.", most=9),
 )
+LIVE = "x-live"
+"""Header of a search that a script sends while somebody types."""
 SEVERAL = ("bases", "layers")
 """Parameters that forms send once for every box that is ticked."""
 
@@ -80,7 +82,10 @@ class Finding:
         """Units by token."""
         values, problem = read(request.scope["query_string"], SEARCH)
         asked, entries = search.Asked(**values, problem=problem), self._entries()
-        return await self.web.page(request, lambda store, links: search.search(store, entries, asked, links))
+        answer = await self.web.page(request, lambda store, links: search.search(store, entries, asked, links))
+        if LIVE in request.headers and answer.status_code == 400:
+            answer.status_code = 200  # half a query, as it is typed, is no error that a browser should report
+        return answer
 
     async def paste(self, request: Request) -> Response:
         """Units that fire in a text."""

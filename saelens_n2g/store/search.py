@@ -81,8 +81,8 @@ def _found(store: Store, query: str, model: str | None) -> tuple[list[_Block], l
     """What a query finds in every block."""
     tree = parse(query)
     blocks = _blocks(store, model)
-    terms = {term: _term(store, term, blocks) for term in set(_terms(tree))}
-    return blocks, [_evaluate(tree, block, terms) for block in blocks]
+    named = {term: _term(store, term, blocks) for term in set(terms(tree))}
+    return blocks, [_evaluate(tree, block, named) for block in blocks]
 
 
 def _strongest(strengths: Float64[np.ndarray, "hit"], n: int) -> Int64[np.ndarray, "place"]:
@@ -120,12 +120,13 @@ def _read(store: Store, token: int, role: int) -> list[postings.Block]:
         raise ArtefactError(f"store {store.path}", "whole posting lists", str(error)) from error
 
 
-def _terms(node: Query) -> list[Term]:
+def terms(node: Query) -> list[Term]:
+    """The tokens of a query, those behind "not" included."""
     if isinstance(node, Term):
         return [node]
     if isinstance(node, Not):
-        return _terms(node.part)
-    return [term for part in node.parts for term in _terms(part)] if isinstance(node, And | Or) else []
+        return terms(node.part)
+    return [term for part in node.parts for term in terms(part)] if isinstance(node, And | Or) else []
 
 
 def _term(store: Store, term: Term, blocks: Sequence[_Block]) -> dict[int, _Set]:

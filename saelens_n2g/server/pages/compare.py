@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from saelens_n2g.graphs.structure import normal_form
 from saelens_n2g.server.address import place_name
 from saelens_n2g.server.catalogue import Entry
 from saelens_n2g.server.endpoints import MOST_TEXT
@@ -107,13 +108,11 @@ def _texts(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
         if layers is None or (basis, layers[0]) in entry.layers
     }
     tokens: tuple[str, ...] = next((run.text.tokens for run in runs.values()), ())
-    each = {
-        basis: [sum(at) for at in zip(*(one.at for one in run.covered), strict=True)] for basis, run in runs.items()
-    }
-    most = max((max(at, default=0) for at in each.values()), default=0) or 1
+    each = {basis: strips.at_each(run.covered, len(tokens)) for basis, run in runs.items()}
+    most = max((max(at) for at in each.values()), default=0) or 1
     bars = []
     for basis, run in runs.items():
-        at = each[basis] or [0] * len(tokens)
+        at = each[basis]
         title, address = _basis(entry, basis), _place(links, entry, basis, layers)
         f1 = [unit.figures["f1"] for unit in store.units(n for one in run.covered for n in one.units)]
         scored = [one for one in f1 if one is not None]
@@ -125,7 +124,7 @@ def _texts(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
                 "graphs": run.graphs,
                 "total": run.total,
                 "f1": sum(scored) / len(scored) if scored else None,
-                "covered": strips.covered(at),
+                "covered": sum(n > 0 for n in at),
                 "more": _pasted(links, asked, basis, layers),
                 "rows": [
                     {
@@ -149,7 +148,7 @@ def _tokens(store: Store, _: Cache, entry: Entry, asked: Asked, links: Links) ->
     inside = "" if layers is None else f" layer={layers[0]}"
     query = {role: f"{role}:{quoted(asked.token)}{inside}" for role in ("activating", "important", "any")}
     counts = {role: tally(store, said, model=model) for role, said in query.items()}
-    columns = []
+    columns, named = [], (normal_form(asked.token),)
     for basis in bases:
         there = [one for place, one in entry.layers.items() if place[0] == basis and layers in (None, [place[1]])]
         if not there:
@@ -167,7 +166,7 @@ def _tokens(store: Store, _: Cache, entry: Entry, asked: Asked, links: Links) ->
                 "f1": sum(scored) / len(scored) if scored else None,
                 "more": links.page("search", query=said, model=model),
                 "rows": [
-                    {**_named(hit.unit, links), "strength": hit.strength, "pattern": pattern(store, hit.unit.id)}
+                    {**_named(hit.unit, links), "strength": hit.strength, "pattern": pattern(store, hit.unit.id, named)}
                     for hit in hits.hits[:TOP]
                 ],
             }

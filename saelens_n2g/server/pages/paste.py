@@ -107,13 +107,12 @@ def _bars(found: Matches, asked: Asked, bases: Sequence[str], links: Links) -> l
     tokens = found.text.tokens
     if len(tokens) > strips.WIDE:
         return []
-    counts = {
-        name: strips.at_each([one for one in found.covered if one.layer.basis == name], len(tokens)) for name in bases
-    }
+    own = {name: [one for one in found.covered if one.layer.basis == name] for name in bases}
+    counts = {name: strips.at_each(covered, len(tokens)) for name, covered in own.items()}
     most = max((max(row) for row in counts.values()), default=0) or 1
-    units = {name: sum(len(one.units) for one in found.covered if one.layer.basis == name) for name in bases}
+    units = {name: str(sum(len(one.units) for one in covered)) for name, covered in own.items()}
     return [
-        strips.bar(name, _link(links, asked, bases=name, page=1), row, most, tokens, str(units[name]))
+        strips.bar(name, _link(links, asked, bases=name, page=1), row, most, tokens, units[name])
         for name, row in counts.items()
     ]
 

@@ -1,9 +1,10 @@
 """The search: units whose graphs name tokens, over all models and bases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.structure import normal_form
 from saelens_n2g.server.catalogue import Entry
 from saelens_n2g.server.endpoints import bad
 from saelens_n2g.server.pages.links import Links
@@ -11,11 +12,11 @@ from saelens_n2g.server.pages.plain import fault, read
 from saelens_n2g.server.pages.render import Page
 from saelens_n2g.server.problems import Problem, absent
 from saelens_n2g.server.queries import known
-from saelens_n2g.store.grammar import quoted
+from saelens_n2g.store.grammar import parse, quoted
 from saelens_n2g.store.reader import PLACE, Store
 from saelens_n2g.store.records import Hit
 from saelens_n2g.store.records import Place as LayerPlace
-from saelens_n2g.store.search import STRENGTH, tally
+from saelens_n2g.store.search import STRENGTH, tally, terms
 
 ROWS = 50
 """Units on a page."""
@@ -92,14 +93,14 @@ def _found(store: Store, entries: Sequence[Entry], asked: Asked, plain: str, lin
         run += "" if asked.layer is None else f" layer={asked.layer}"
     hits = store.search(run, model=asked.model, sort=asked.sort, limit=ROWS, offset=(asked.page - 1) * ROWS)
     counts = tally(store, plain)
-    pages = max(-(-hits.total // ROWS), 1)
+    named, pages = [normal_form(term.text) for term in terms(parse(plain))], max(-(-hits.total // ROWS), 1)
     if asked.page > pages:
         raise bad("page", f"at most {pages}", str(asked.page))
     return {
         "run": run,
         "plain": plain == asked.query,
         "total": hits.total,
-        "rows": [_row(store, hit, links) for hit in hits.hits],
+        "rows": [_row(store, hit, named, links) for hit in hits.hits],
         "several": len(entries) > 1,
         "facets": _facets(asked, counts, links, several=len(entries) > 1),
         "page": asked.page,
@@ -109,20 +110,22 @@ def _found(store: Store, entries: Sequence[Entry], asked: Asked, plain: str, lin
     }
 
 
-def _row(store: Store, hit: Hit, links: Links) -> dict[str, Any]:
+def _row(store: Store, hit: Hit, named: Collection[str], links: Links) -> dict[str, Any]:
     unit = hit.unit
     return {
         "unit": unit,
         "address": links.unit(unit.model, unit.basis, unit.layer, unit.index),
         "strength": hit.strength,
-        "pattern": pattern(store, unit.id),
+        "pattern": pattern(store, unit.id, named),
     }
 
 
-def pattern(store: Store, unit: int) -> str:
-    """The first line of what is said of a unit: its strongest pattern."""
+def pattern(store: Store, unit: int, tokens: Collection[str] = ()) -> str:
+    """The first line of what is said of a unit in which one of the tokens (in their normal form) can be seen; its first
+    line, the strongest pattern, where there is none."""
     body = store.body(unit, "explanation")
-    return str(body.json()["explanation"]).partition("\n")[0] if body else ""
+    lines = str(body.json()["explanation"]).split("\n") if body else [""]
+    return next((line for line in lines if any(token in line.lower() for token in tokens)), lines[0])
 
 
 def _facets(
@@ -141,12 +144,15 @@ def _facets(
                 found[value] = found.get(value, 0) + n
         if name == "model" and not several:
             continue
-        choices: list[dict[str, Any]] = [
-            {"name": "all", "n": None, "address": _link(links, asked, **{name: None}), "current": own is None}
-        ]
-        choices += [
-            {"name": str(value), "n": n, "address": _link(links, asked, **{name: value}), "current": own == value}
-            for value, n in sorted(found.items(), key=lambda one: one[0])
+        offered: list[tuple[str | int | None, int | None]] = [(None, None), *sorted(found.items())]
+        choices = [
+            {
+                "name": "all" if value is None else str(value),
+                "n": n,
+                "address": _link(links, asked, **{name: value}),
+                "current": own == value,
+            }
+            for value, n in offered
         ]
         facets.append((name, choices))
     return facets

@@ -14,7 +14,7 @@
       const own = request = new AbortController();
       place().classList.add("stale");
       try {
-        const answer = await fetch(`${form.action}?${query}`, { signal: own.signal, headers: { accept: "text/html" } });
+        const answer = await fetch(`${form.action}?${query}`, { signal: own.signal, headers: { "x-live": "1" } });
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const found = page.getElementById(form.dataset.live);
         if (own !== request || !found) return;
