@@ -77,8 +77,7 @@ def _found(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
         raise bad("page", f"at most {pages}", str(asked.page))
     return {
         "matches": found,
-        "tokens": list(zip(found.text.tokens, at, strict=True)),
-        "most_at": max(at),
+        "tokens": [(token, n, strips.amount(n, max(at))) for token, n in zip(found.text.tokens, at, strict=True)],
         "bars": _bars(found, asked, bases, links),
         "wide": strips.WIDE,
         "rows": [_row(firing, found.text.tokens, links) for firing in found.firings],

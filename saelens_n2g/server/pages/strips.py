@@ -4,6 +4,7 @@ Spaces are themselves in running text; what has no shape is made visible.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from math import sqrt
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -125,10 +126,15 @@ def reasons(firing: Firing, tokens: Sequence[str]) -> list[Reason]:
 def bar(name: str, address: str, counts: Sequence[int], most: int, tokens: Sequence[str], total: str) -> Bar:
     """A row of numbers of units, shaded up to `most`."""
     cells = tuple(
-        (shade(n / most) if n else "", f"{name}: {n} at {visible(token)}" if n else "")
+        (amount(n, most), f"{name}: {n} at {visible(token)}" if n else "")
         for n, token in zip(counts, tokens, strict=True)
     )
     return Bar(name, address, cells, total)
+
+
+def amount(n: int, most: int) -> str:
+    """Class of a number of units: by its root, so that one unit can be seen beside many."""
+    return shade(sqrt(n / most)) if n else ""
 
 
 def values(name: str, address: str, activations: Sequence[float], tokens: Sequence[str]) -> Bar:

@@ -42,7 +42,7 @@
         const row = made("li"), remove = made("button", "Remove", { type: "button" });
         remove.setAttribute("aria-label", `Remove ${one.title}`);
         remove.addEventListener("click", () => write(read().filter((other) => !same(one, other))));
-        row.append(made("a", one.title, { href: one.address }), made("span", `${one.basis} ${one.layer}/${one.unit}`, { className: "quiet small" }), remove);
+        row.append(made("a", one.title, { href: one.address }), remove);
         rows.append(row);
       }
       list.append(head, rows);
