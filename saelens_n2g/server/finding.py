@@ -28,7 +28,7 @@ from saelens_n2g.store.search import STRENGTH
 if TYPE_CHECKING:
     from saelens_n2g.server.web import Web
 
-MOST_KEPT = 8 * MOST_QUERY
+MOST_KEPT = 3 * MOST_QUERY
 """Bytes behind the question mark of which the form is filled again; what is longer is answered with a bare refusal."""
 _NAME = 2000
 _MODEL = Parameter("model", "string", "Of this model.", most=_NAME)
