@@ -418,13 +418,20 @@ def test_layers_that_are_not_compiled_are_named(tmp_path):
             assert "1, 1-sae" in said.words
 
 
-def test_long_texts_show_what_is_around(client):
+def test_long_texts_show_what_is_around(client, store):
     text = " of" * 200 + " York" + " in" * 300
     root = page(client, "/paste", text=text, model="toy")
     assert not root.all("table", "score")
-    for strip in root.all("p", "strip"):
-        assert strip.all("span", "gap") or len(strip.all("span", "fires")) > 100
-        assert strip.all("span", "fires")
+    found = Matcher(store).match("toy", text, limit=1000)
+    for row, firing in zip(root.all("li", "hit"), found.firings, strict=False):
+        strip = row.one("p", "strip")
+        assert strip.all("span", "gap")
+        more = row.all("p", "small")
+        hidden = int(more[0].words.split("with ")[1].split()[0]) if more else 0
+        assert len(strip.all("span", "fires")) + hidden == firing.fires
+        if more:
+            whole = page(client, more[0].one("a").get("href"))
+            assert len(whole.one("p", "strip").all("span", "fires")) == firing.fires
 
 
 # --- comparisons ----------------------------------------------------------------------------------------------

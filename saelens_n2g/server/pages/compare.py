@@ -206,7 +206,7 @@ def _units(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
 
 def _shaded(tokens: Sequence[str], activations: Sequence[float] | None) -> Any:
     cells = {i: strips.Cell(a, f"{a:.2f}") for i, a in enumerate(activations or ()) if a}
-    return strips.strip(tokens, cells)
+    return strips.strip(tokens, cells, whole=True)
 
 
 def _named(unit: Unit, links: Links) -> dict[str, Any]:

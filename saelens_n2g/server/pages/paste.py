@@ -15,6 +15,7 @@ from saelens_n2g.store.match import FIRES, MOST_TOKENS, Matcher
 from saelens_n2g.store.matches import Firing, Matches
 from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import Store
+from saelens_n2g.store.records import Unit
 
 ROWS = 25
 """Units on a page."""
@@ -80,7 +81,7 @@ def _found(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
         "tokens": [(token, n, strips.amount(n, max(at))) for token, n in zip(found.text.tokens, at, strict=True)],
         "bars": _bars(found, asked, bases, links),
         "wide": strips.WIDE,
-        "rows": [_row(firing, found.text.tokens, links) for firing in found.firings],
+        "rows": [_row(firing, found.text.tokens, asked.text, links) for firing in found.firings],
         "skipped": [place_name(place.basis, place.layer) for place in found.skipped],
         "page": asked.page,
         "pages": pages,
@@ -90,13 +91,20 @@ def _found(store: Store, cache: Cache, entry: Entry, asked: Asked, links: Links)
     }
 
 
-def _row(firing: Firing, tokens: Sequence[str], links: Links) -> dict[str, Any]:
-    unit = firing.unit
+def alone(unit: Unit) -> dict[str, str]:
+    """What the comparison of units is asked for one of them."""
+    return {"units": f"{place_name(unit.basis, unit.layer)}/{unit.index}", "model": unit.model}
+
+
+def _row(firing: Firing, tokens: Sequence[str], text: str, links: Links) -> dict[str, Any]:
+    unit, cells = firing.unit, strips.cells_of(firing.matches)
     return {
         "unit": unit,
         "address": links.unit(unit.model, unit.basis, unit.layer, unit.index),
         "firing": firing,
-        "text": strips.strip(tokens, strips.cells_of(firing.matches)),
+        "text": strips.strip(tokens, cells),
+        "beyond": strips.beyond(cells, len(tokens)),
+        "whole": links.page("compare", **alone(unit), text=text),
         "reasons": strips.reasons(firing, tokens),
     }
 

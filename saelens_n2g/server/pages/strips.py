@@ -16,8 +16,8 @@ from saelens_n2g.store.matches import Covered, Firing, Match
 
 WHOLE = 90
 """Tokens of a text that is shown in whole."""
-AROUND = 14
-"""Of a longer one, tokens beside each that is shaded."""
+PLACES, AROUND = 6, 12
+"""Of a longer one, how many of the most strongly shaded tokens are shown, and how many beside each."""
 EXPLAINED = 8
 """Positions of a unit whose paths are written out."""
 WIDE = 240
@@ -59,14 +59,15 @@ def reading(token: str) -> str:
     return " ".join(visible(word) if word else "" for word in token.split(" "))
 
 
-def strip(tokens: Sequence[str], cells: Mapping[int, Cell]) -> Markup:
-    """The text, tokens shaded by their activations; of a long one what is around them.
+def strip(tokens: Sequence[str], cells: Mapping[int, Cell], *, whole: bool = False) -> Markup:
+    """The text, tokens shaded by their activations; of a long one what is around the strongest, unless the `whole` is
+    wanted.
 
     Only tokens that are shaded, or looked at by a path, are elements: `data-at` is their place, `data-path` the places
     of a path.
     """
     looked = {place for cell in cells.values() for place in cell.path}
-    shown = _around(sorted(cells), len(tokens))
+    shown = list(range(len(tokens))) if whole else _shown(cells, len(tokens))
     parts, last = [], -1
     for i in shown:
         if i != last + 1:
@@ -89,11 +90,18 @@ def _token(token: str, place: int, cell: Cell | None, looked: bool) -> Markup:
     )
 
 
-def _around(places: Sequence[int], n: int) -> list[int]:
-    """Tokens to show."""
+def beyond(cells: Mapping[int, Cell], n: int) -> int:
+    """Tokens at which the unit fires and which `strip` leaves out of a text of `n` tokens."""
+    shown = set(_shown(cells, n))
+    return sum(place not in shown and cell.activation >= FIRES for place, cell in cells.items())
+
+
+def _shown(cells: Mapping[int, Cell], n: int) -> list[int]:
+    """Tokens of a text that are shown."""
     if n <= WHOLE:
         return list(range(n))
-    near = {i for place in places for i in range(max(place - AROUND, 0), min(place + AROUND + 1, n))}
+    strongest = sorted(cells, key=lambda place: (-cells[place].activation, place))[:PLACES]
+    near = {i for place in strongest for i in range(max(place - AROUND, 0), min(place + AROUND + 1, n))}
     return sorted(near) or list(range(WHOLE))
 
 
