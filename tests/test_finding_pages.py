@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serving import asking, browsing, check_html, serving
 
 from saelens_n2g.errors import InputError
+from saelens_n2g.graphs.labels import visible
 from saelens_n2g.server.endpoints import MOST_QUERY, MOST_TEXT
 from saelens_n2g.server.finding import MOST_KEPT
 from saelens_n2g.server.pages import paste, search, strips
@@ -337,7 +338,25 @@ def test_units_are_those_of_the_matcher(client, store, sort):
             assert one.get("title").startswith(f"{match.activation:.2f}")
             there = {span.get("data-at") for span in text.all("span")}
             assert {str(i) for i in path} <= there, "every token of a path can be lit"
-        assert len(row.one("details").all("mark")) >= 1
+        check_reasons(row.one("details"), firing)
+
+
+def check_reasons(details, firing):
+    """Every path by which the unit fires, once, with how often it does; strongest first."""
+    fires = [match for match in firing.matches if match.activation >= 0.5]
+    paths = {tuple(visible(element.text) for element in match.path) for match in fires}
+    said = [one for one in details.all("li") if one.all("code")]
+    assert len(said) == min(len(paths), strips.EXPLAINED)
+    activations = []
+    for one in said:
+        path = tuple(code.text for code in one.all("code"))
+        own = [m for m in fires if tuple(visible(element.text) for element in m.path) == path]
+        (times,) = [int(span.words.split()[0]) for span in one.all("span", "quiet")] or [1]
+        assert times == len(own) > 0
+        activations.append(float(one.one("span", "value").words))
+        assert activations[-1] == pytest.approx(max(m.activation for m in own), abs=0.006)
+        assert one.all("mark")
+    assert activations == sorted(activations, reverse=True)
 
 
 def test_tokens_and_bars_count_units(client, store):

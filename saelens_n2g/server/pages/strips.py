@@ -19,7 +19,7 @@ WHOLE = 90
 PLACES, AROUND = 6, 12
 """Of a longer one, how many of the most strongly shaded tokens are shown, and how many beside each."""
 EXPLAINED = 8
-"""Positions of a unit whose paths are written out."""
+"""Paths of a unit that are written out."""
 WIDE = 240
 """Tokens that a table has columns for."""
 
@@ -35,13 +35,15 @@ class Cell(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """Why a unit fires at a token."""
+    """A path by which a unit fires."""
 
-    position: int
-    activation: float
     elements: tuple[str, ...]
+    times: int
+    """Tokens at which it does so by this path."""
+    activation: float
+    """At the strongest of them."""
     text: Markup
-    """The path in the text, the tokens that it looks at marked."""
+    """Around that one, the tokens that the path looks at marked."""
 
 
 class Bar(NamedTuple):
@@ -116,19 +118,26 @@ def cells_of(matches: Sequence[Match]) -> dict[int, Cell]:
 
 
 def reasons(firing: Firing, tokens: Sequence[str]) -> list[Reason]:
-    """Why a unit fires where it does, strongest first."""
-    there = [one for one in firing.matches if one.activation >= FIRES and one.path]
-    found = []
-    for one in sorted(there, key=lambda match: -match.activation)[:EXPLAINED]:
-        assert one.path
-        looked = {i for element in one.path for i in range(element.start, element.stop)}
-        first = min([*looked, one.position])
-        text = Markup("").join(
-            Markup("<mark>{}</mark>").format(reading(tokens[i])) if i in looked else escape(reading(tokens[i]))
-            for i in range(max(first - 2, 0), min(one.position + 2, len(tokens)))
-        )
-        found.append(Reason(one.position, one.activation, tuple(visible(e.text) for e in one.path), text))
-    return found
+    """The paths by which a unit fires, strongest first, at most `EXPLAINED`."""
+    found: dict[tuple[str, ...], list[Match]] = {}
+    for one in firing.matches:
+        if one.path and one.activation >= FIRES:
+            found.setdefault(tuple(element.text for element in one.path), []).append(one)
+    first = sorted(found.values(), key=lambda matches: -max(one.activation for one in matches))[:EXPLAINED]
+    return [_reason(matches, tokens) for matches in first]
+
+
+def _reason(matches: Sequence[Match], tokens: Sequence[str]) -> Reason:
+    best = max(matches, key=lambda one: one.activation)
+    path = best.path or ()
+    looked = {i for element in path for i in range(element.start, element.stop)}
+    start, stop = max(min([*looked, best.position]) - 2, 0), min(best.position + 2, len(tokens))
+    parts = [
+        Markup("<mark>{}</mark>").format(reading(tokens[i])) if i in looked else escape(reading(tokens[i]))
+        for i in range(start, stop)
+    ]
+    text = Markup("…" if start else "") + Markup("").join(parts) + ("…" if stop < len(tokens) else "")
+    return Reason(tuple(visible(element.text) for element in path), len(matches), best.activation, text)
 
 
 def bar(name: str, address: str, counts: Sequence[int], most: int, tokens: Sequence[str], total: str) -> Bar:
