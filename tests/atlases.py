@@ -170,6 +170,7 @@ def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], w
         graph = some_graph(unit, seed, shared)
         if not failed:
             write_json(work / "graphs" / f"{unit.replace('/', '_')}.json", graph.to_dict())
+        write_json(work / "exemplars" / f"{unit.replace('/', '_')}.json", exemplar_file(unit, 2.0, seed))
         units.append(
             UnitRecord(
                 name=unit,

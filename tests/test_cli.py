@@ -42,6 +42,7 @@ COMMANDS = (
     "pull",
     "exemplars",
     "fit",
+    "import",
     "predict",
     "ioi",
     "case",

@@ -20,7 +20,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ROOMS = (
     "errors", "jobs", "markdown", "pages", "figures", "sites", "wikipedia", "provenance", "progress", "documents",
     "embedded", "corpus", "booting", "subject", "activations", "bases", "training", "exemplars", "graphs",
-    "explanations", "scoring", "causal", "comparison", "study", "store", "server", "report", "commands", "cli",
+    "explanations", "scoring", "causal", "comparison", "imports", "study", "store", "server", "report", "commands",
+    "cli",
 )  # fmt: skip
 """Left to right: a room may import only rooms before it, inside functions too (docs/decisions.md)."""
 
@@ -35,6 +36,7 @@ CONFIGS = {
     "UnitRule": "comparison/units.py",
     "TrainingConfig": "training/config.py",
     "LayersConfig": "comparison/layers.py",
+    "ImportConfig": "imports/config.py",
     "StudyConfig": "study/config.py",
     "IoiConfig": "causal/study.py",
     "PaperOptions": "graphs/paper.py",

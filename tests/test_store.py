@@ -82,7 +82,10 @@ def test_what_is_there(filled):
             "tied-R2": ("resid_post", [(0, 3, 64), (2, 3, 64)]),
         }
         assert store.services(store.unit_id("toy", "sae", 1, 2)) == SERVICES
-        assert store.services(store.unit_id("toy", "tied-R2", 0, 21)) == ["explanation", "provenance", "statistics"]
+        without_graph = ["explanation", "neuroscope", "provenance", "statistics"]
+        assert store.services(store.unit_id("toy", "tied-R2", 0, 21)) == without_graph
+        texts = store.body(store.unit_id("toy", "tied-R2", 0, 21), "neuroscope").json()["texts"]
+        assert {text["predicted"] for text in texts} == {None}
         assert store.unit("toy", "tied-R2", 0, 21).failure == "unit: expected a graph, found none"
         assert all(one.finished for one in store.sources())
         assert [one.kind for one in store.sources()] == ["comparison"] * 2 + ["study"] * 4
@@ -823,7 +826,8 @@ def test_unfinished_and_other_folders_are_refused(runs, tmp_path):
 
 def test_versions_that_are_read_are_those_that_are_written():
     from saelens_n2g.comparison import results as comparison
+    from saelens_n2g.imports import config as imports
     from saelens_n2g.store.runs import VERSIONS
     from saelens_n2g.study import results as study
 
-    assert {comparison.FORMAT: comparison.VERSION, study.FORMAT: study.VERSION} == VERSIONS
+    assert {one.FORMAT: one.VERSION for one in (comparison, study, imports)} == VERSIONS

@@ -94,6 +94,11 @@ def test_a_study_leaves_its_report_and_the_graphs(done):
             assert (unit.nonzero is None) == (cell.basis not in config.dictionaries)
             place = folder / "layers" / f"{cell.layer:02d}" / cell.basis / "graphs" / unit.name.replace("/", "_")
             graph = Graph.from_dict(json.loads(place.with_name(f"{place.name}.json").read_text()))
+            texts = json.loads((place.parent.parent / "exemplars" / f"{place.name}.json").read_text())
+            assert (texts["unit"], texts["max_activation"]) == (unit.name, unit.max_activation)
+            assert max(max(text["activations"]) for text in texts["fit"]) == pytest.approx(
+                unit.max_activation, abs=1e-5
+            )
             assert (graph.n_nodes, graph.n_paths, unit.failure) == (unit.nodes, unit.paths, None)
     assert result.provenance["config"]["layers"] == [0, 2]
     assert str(folder) not in (folder / "report" / "results.json").read_text(), "what is made here has no path"

@@ -16,6 +16,7 @@ from saelens_n2g.cli import (  # noqa: F401  (they add their commands)
     causal,
     comparisons,
     dictionaries,
+    imports,
     report,
     serve,
     store,

@@ -29,3 +29,24 @@ def serve(
     from saelens_n2g.commands import serve as command
 
     command.serve(place, reporter, host=host, port=port, seconds=seconds, log=log, browse=open_)
+
+
+@app.command(
+    epilog=example("export atlas.db --out site", "export runs/demo --unit 1-sae/1106 --unit 1/1418 --out two-units")
+)
+@shared()
+def export(
+    place: Annotated[Path, typer.Argument(help="A store, or the folder of a run, or one of several runs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pages; an earlier export there is replaced.")],
+    model: Annotated[str | None, typer.Option(help="Of this model only.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Of this layer only, such as 1 or 1-sae; may be repeated.")
+    ] = None,
+    unit: Annotated[list[str] | None, typer.Option(help="This unit only, such as 1-sae/42; may be repeated.")] = None,
+    *,
+    reporter: Any,
+) -> None:
+    """Write the pages of units into a folder that opens from disk, with no server."""
+    from saelens_n2g.commands import serve as command
+
+    print(command.export(place, out, reporter, model=model, layers=layer or (), units=unit or ()))

@@ -1,5 +1,6 @@
 """Serve a store, or a run that is brought into one first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from saelens_n2g.errors import InputError
@@ -30,6 +31,27 @@ def serve(
     run(store, host=host, port=port, limit=seconds, log=log, ready=ready)
 
 
+def export(
+    place: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    model: str | None = None,
+    layers: Sequence[str] = (),
+    units: Sequence[str] = (),
+) -> str:
+    """Write pages of a store, or of a run's, into a folder; a line that says how many.
+
+    Raises `InputError` and `ArtefactError` as `saelens_n2g.server.export` does.
+    """
+    from saelens_n2g.server.export import export as write
+
+    store = _collected(place, reporter) if place.is_dir() else place
+    with reporter.stage(f"pages of {store}", "units") as tick:
+        found = write(store, out, model=model, layers=layers, units=units, tick=tick)
+    return f"{out}: {found.units} units on {found.pages} pages, {out / 'index.html'} is the first"
+
+
 def _collected(folder: Path, reporter: Reporter) -> Path:
     """The store in a folder, with the folder's run in it, or with the runs that lie in the folder."""
     from saelens_n2g.commands.store import collect
@@ -37,14 +59,14 @@ def _collected(folder: Path, reporter: Reporter) -> Path:
     store = folder / STORE
     runs = [folder] if _is_run(folder) else [one for one in sorted(folder.iterdir()) if _is_run(one)]
     if not runs and not store.is_file():
-        raise InputError(f"folder {folder}", "a finished comparison or study, or folders of some", "none")
+        raise InputError(f"folder {folder}", "a finished comparison, study or import, or folders of some", "none")
     for line in collect(runs, store, reporter):
         reporter.note(line)
     return store
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether it is a finished comparison or study."""
+    """Whether it is a finished comparison, study or import."""
     from saelens_n2g.jobs.artefacts import read_json
     from saelens_n2g.store.runs import VERSIONS
 

@@ -20,7 +20,7 @@ def collect(
     similar: bool = True,
     tokenizer: str | None = None,
 ) -> list[str]:
-    """Import finished comparisons and studies; a line for each. Then similar units are found, unless told not to,
+    """Collect finished comparisons, studies and imports; a line for each. Then similar units are found, unless told not to,
     graphs are compiled and the model's tokenizer is stored, so that text can be pasted.
 
     rename: `NAME=OTHER` for bases. tokenizer: a `tokenizer.json` or a model; None for that of the model itself, where

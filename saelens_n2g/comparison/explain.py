@@ -4,7 +4,7 @@ The same steps for every basis; what differs is only where the values come from.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
         n_features=basis.n_features,
         counts={**choice.counts, "failed": len(failures), "explained": len(units)},
         failures=failures,
-        summary=_summaries(scores, seed),
-        micro=_micro(scores, seed),
-        share_f1_half=_shares(scores, seed),
+        **means(scores, seed),
         graph_nodes=summarise([unit.nodes for unit in units], seed=seed),
         graph_paths=summarise([unit.paths for unit in units], seed=seed),
         structure=summarise_structures(unit.structure for unit in units),
@@ -101,11 +99,7 @@ def score(workspace: Workspace, unit: Unit, graph: Graph) -> dict[str, Score]:
 def publish(workspace: Workspace, explained: Explained, folder: Path) -> UnitResult:
     """Write a unit's graph (JSON, SVG, DOT) and exemplars into `folder`, and say what it is in numbers."""
     unit, graph = explained.unit, explained.graph
-    stem = unit.name.replace("/", "_")
-    write_json(folder / "graphs" / f"{stem}.json", graph.to_dict())
-    write_text(folder / "graphs" / f"{stem}.svg", graph.to_svg())
-    write_text(folder / "graphs" / f"{stem}.dot", graph.to_dot())
-    write_text(folder / "exemplars" / f"{stem}.json", _compact(exemplars_as_json(workspace, unit)))
+    stem = write_unit(folder, graph, exemplars_as_json(workspace, unit))
     figures = unit.statistics
     return UnitResult(
         index=unit.index,
@@ -126,6 +120,21 @@ def publish(workspace: Workspace, explained: Explained, folder: Path) -> UnitRes
         counts={name: found.counts for name, found in explained.scores.items()},
         exemplars=tuple(_shown(workspace.subject, unit, graph, e) for e in unit.exemplars.test[:SHOWN]),
     )
+
+
+def write_unit(folder: Path, graph: Graph, exemplars: Mapping[str, Any]) -> str:
+    """Write a graph (JSON, SVG, DOT) and the JSON of its unit's exemplars; returns the files' name without suffix."""
+    stem = graph.unit.replace("/", "_")
+    write_json(folder / "graphs" / f"{stem}.json", graph.to_dict())
+    write_text(folder / "graphs" / f"{stem}.svg", graph.to_svg())
+    write_text(folder / "graphs" / f"{stem}.dot", graph.to_dot())
+    write_exemplars(folder, exemplars)
+    return stem
+
+
+def write_exemplars(folder: Path, exemplars: Mapping[str, Any]) -> None:
+    """Write the JSON of a unit's exemplars."""
+    write_text(folder / "exemplars" / f"{exemplars['unit'].replace('/', '_')}.json", _compact(exemplars))
 
 
 def exemplars_as_json(workspace: Workspace, unit: Unit) -> dict[str, Any]:
@@ -162,26 +171,29 @@ def _shown(subject: Subject, unit: Unit, graph: Graph, e: Exemplar) -> dict[str,
     }
 
 
-def _summaries(scores: Sequence[UnitScores], seed: int) -> dict[str, dict[str, dict[str, Summary]]]:
-    def one(explainer: str, text: str, metric: str) -> Summary:
-        return summarise([found[explainer].metrics[text][metric] for found in scores], seed=seed)
+def means(
+    scores: Sequence[UnitScores],
+    seed: int,
+    explainers: Sequence[str] = EXPLAINERS,
+    texts: Sequence[str] = TEXTS,
+) -> dict[str, Any]:
+    """`summary`, `micro` and `share_f1_half` of a `BasisResult`, of these explainers on these texts."""
 
-    return {e: {t: {m: one(e, t, m) for m in (*METRICS, *GRADED)} for t in TEXTS} for e in EXPLAINERS}
+    def values(explainer: str, text: str, metric: str) -> list[float | None]:
+        return [found[explainer].metrics[text][metric] for found in scores]
 
-
-def _micro(scores: Sequence[UnitScores], seed: int) -> dict[str, dict[str, dict[str, Summary]]]:
     def one(explainer: str, text: str) -> dict[str, Summary]:
+        return {m: summarise(values(explainer, text, m), seed=seed) for m in (*METRICS, *GRADED)}
+
+    def pooled(explainer: str, text: str) -> dict[str, Summary]:
         averages = summarise_counts([found[explainer].counts[text] for found in scores], seed=seed)
         return {metric: found.micro for metric, found in averages.items()}
 
-    return {e: {t: one(e, t) for t in TEXTS} for e in EXPLAINERS}
+    def share(explainer: str, text: str) -> Summary:
+        return share_at_least(values(explainer, text, "f1"), 0.5, seed)
 
-
-def _shares(scores: Sequence[UnitScores], seed: int) -> dict[str, dict[str, Summary]]:
-    def one(explainer: str, text: str) -> Summary:
-        return share_at_least([found[explainer].metrics[text]["f1"] for found in scores], 0.5, seed)
-
-    return {e: {t: one(e, t) for t in TEXTS} for e in EXPLAINERS}
+    makers: dict[str, Callable[[str, str], Any]] = {"summary": one, "micro": pooled, "share_f1_half": share}
+    return {name: {e: {t: make(e, t) for t in texts} for e in explainers} for name, make in makers.items()}
 
 
 def _compact(value: Any) -> str:

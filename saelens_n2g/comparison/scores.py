@@ -94,9 +94,14 @@ class TextScores:
                 unit.activations[self.test_rows][self.test_mask] / unit.max_activation, predicted[self.test_mask]
             ),
         }
-        metrics, counts = {}, {}
-        for text, tokens in texts.items():
-            counts[text] = confusion(*(firing(side, unit.threshold) for side in tokens))
-            graded = GradedScores.from_tokens(tokens, threshold=unit.threshold)
-            metrics[text] = {**FiringScores.from_confusion(counts[text]).as_dict(), **graded.as_dict()}
-        return Score(metrics, counts)
+        return scored(texts, unit.threshold)
+
+
+def scored(texts: Mapping[str, Tokens], threshold: float) -> Score:
+    """The score of what was predicted on some texts: text -> both sides, as shares of the unit's maximum."""
+    metrics, counts = {}, {}
+    for text, tokens in texts.items():
+        counts[text] = confusion(*(firing(side, threshold) for side in tokens))
+        graded = GradedScores.from_tokens(tokens, threshold=threshold)
+        metrics[text] = {**FiringScores.from_confusion(counts[text]).as_dict(), **graded.as_dict()}
+    return Score(metrics, counts)

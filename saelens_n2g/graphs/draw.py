@@ -8,6 +8,7 @@ have: a class of tokens is one box with as many members as fit, the start of the
 the unit stays quiet the outline is dashed, grey inside if no path through the box fires.
 
     Path("unit.svg").write_text(to_svg(graph), encoding="utf-8")
+    to_page(graph, link=address_of).svg                # the same in a page of HTML, with links and names on its parts
 
 The text contains no ids and no style sheet, so that many drawings can stand in one page. Equal graphs give equal
 bytes.
@@ -22,10 +23,22 @@ from saelens_n2g.graphs.elements import START
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.graphs.labels import elide, fill, ink_on, text_width
 from saelens_n2g.graphs.layout import place
-from saelens_n2g.graphs.legend import INK, LINE, legend_lines, node_label, outlines, tooltip
-from saelens_n2g.graphs.svg import QUIET, SMALL_TEXT, Block, document, line_of_text, num, rule, words_at, xml_text
+from saelens_n2g.graphs.legend import INK, LINE, legend_entries, legend_lines, node_label, outlines, tooltip
+from saelens_n2g.graphs.marks import Link, Marks, PageMarks
+from saelens_n2g.graphs.svg import (
+    QUIET,
+    SMALL_TEXT,
+    Block,
+    document,
+    inline,
+    line_of_text,
+    num,
+    rule,
+    words_at,
+    xml_text,
+)
 
-__all__ = ["MAX_NODES", "condense", "to_svg"]
+__all__ = ["MAX_NODES", "Drawing", "condense", "to_page", "to_svg"]
 
 MAX_NODES = 40
 """Nodes drawn unless the caller asks otherwise: what still reads well on a screen or half a printed page."""
@@ -57,7 +70,7 @@ def to_svg(graph: Graph, *, title: str | None = None, max_nodes: int | None = MA
     """
     layered = condense(graph, max_nodes=max_nodes)
     heading = graph.unit if title is None else title
-    blocks = _graph_blocks(layered) if layered.nodes else [line_of_text("never fires", QUIET, NODE_TEXT)]
+    blocks = _graph_blocks(layered, Marks()) if layered.nodes else [line_of_text("never fires", QUIET, NODE_TEXT)]
     content = max(block.width for block in blocks)
     lines = legend_lines(layered, max(content, ROW_LEAST)) if layered.nodes else []
     if len(layered.nodes) < layered.total:
@@ -67,6 +80,34 @@ def to_svg(graph: Graph, *, title: str | None = None, max_nodes: int | None = MA
         shown = elide(" ".join(heading.split()), TITLE_TEXT, TITLE_MOST)
         blocks.insert(0, line_of_text(shown, INK, TITLE_TEXT, weight="600"))
     return document(blocks, lines, f"Token graph of {heading or graph.unit}", _description(graph, layered))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A graph for a page of HTML, without style attributes and titles of its own."""
+
+    svg: str
+    """Empty if no path of the graph fires."""
+    legend: tuple[str, ...]
+    """What the marks in it mean, each a picture of one line."""
+    shown: int
+    """Nodes that are drawn."""
+    total: int
+    """Nodes that there are."""
+
+
+def to_page(graph: Graph, *, link: Link, max_nodes: int | None = MAX_NODES) -> Drawing:
+    """The picture of `to_svg` as a part of a page: nodes are links, and edges say which nodes they join.
+
+    Colours are attributes, so a style sheet may change them. Raises `InputError` if `max_nodes` is below 1.
+    """
+    layered = condense(graph, max_nodes=max_nodes)
+    if not layered.nodes:
+        return Drawing("", (), 0, layered.total)
+    name = f"Token graph of {graph.unit}"
+    svg = inline(_graph_blocks(layered, PageMarks(link)), "drawing", name, _description(graph, layered))
+    legend = tuple(inline([one], "mark") for one in legend_entries(layered))
+    return Drawing(svg, legend, len(layered.nodes), layered.total)
 
 
 def _description(graph: Graph, layered: LayeredGraph) -> str:
@@ -82,7 +123,7 @@ def _description(graph: Graph, layered: LayeredGraph) -> str:
     return f"{counts}, {parts}. Strongest patterns, activating token in brackets: {strongest}."
 
 
-def _graph_blocks(layered: LayeredGraph) -> list[Block]:
+def _graph_blocks(layered: LayeredGraph, marks: Marks) -> list[Block]:
     """The parts with context in shared columns, and below them the tokens that fire in any context, in rows."""
     alone = [part[0] for part in layered.components if len(part) == 1 and part[0].fires]
     parts = [part for part in layered.components if not (len(part) == 1 and part[0].fires)]
@@ -94,9 +135,9 @@ def _graph_blocks(layered: LayeredGraph) -> list[Block]:
         width = max(width, text_width(ANY_CONTEXT, SMALL_TEXT))
     blocks = []
     if parts:
-        blocks.append(_columns_block(columns, parts, layered.edges, width))
+        blocks.append(_columns_block(columns, parts, layered.edges, width, marks))
     if alone:
-        blocks.append(_rows_block(rows, width, below=bool(parts)))
+        blocks.append(_rows_block(rows, width, marks, below=bool(parts)))
     return blocks
 
 
@@ -152,7 +193,11 @@ def _chip_places(edges: Sequence[LayerEdge]) -> dict[tuple[Key, Key], str]:
 
 
 def _columns_block(
-    columns: _Columns, parts: Sequence[Sequence[LayerNode]], edges: Sequence[LayerEdge], width: float
+    columns: _Columns,
+    parts: Sequence[Sequence[LayerNode]],
+    edges: Sequence[LayerEdge],
+    width: float,
+    marks: Marks,
 ) -> Block:
     """Column headings, then every part below the other; flush right, so that activating tokens stand in one column."""
     shift = width - columns.width
@@ -172,8 +217,8 @@ def _columns_block(
             x, at = shift + columns.left[node.depth], y + heights[node.key] + NODE_HEIGHT / 2
             boxes[node.key] = _box(node, x, at, columns.widths[node.depth])
         inner = [edge for edge in edges if edge.source in boxes and edge.target in boxes]
-        elements += _edges_svg(boxes, inner, columns)
-        elements += [_node_svg(boxes[node.key]) for node in part]
+        elements += _edges_svg(boxes, inner, columns, marks)
+        elements += [_node_svg(boxes[node.key], marks) for node in part]
         y += max(heights.values()) + NODE_HEIGHT
     return Block(tuple(elements), width, y)
 
@@ -208,7 +253,7 @@ def _row_width(row: Sequence[_Box]) -> float:
     return sum(box.width for box in row) + NODE_GAP * (len(row) - 1)
 
 
-def _rows_block(rows: Sequence[Sequence[_Box]], width: float, *, below: bool) -> Block:
+def _rows_block(rows: Sequence[Sequence[_Box]], width: float, marks: Marks, *, below: bool) -> Block:
     """Tokens without context; `below` parts with context, flush right under the column of activating tokens."""
     elements = [rule(0.0, width)] if below else []
     y = SMALL_TEXT + (8.0 if below else 0.0)
@@ -218,7 +263,7 @@ def _rows_block(rows: Sequence[Sequence[_Box]], width: float, *, below: bool) ->
     for row in rows:
         x = width - _row_width(row) if below else 0.0
         for box in row:
-            elements.append(_node_svg(_Box(box.node, box.label, x, y + NODE_HEIGHT / 2, box.width)))
+            elements.append(_node_svg(_Box(box.node, box.label, x, y + NODE_HEIGHT / 2, box.width), marks))
             x += box.width + NODE_GAP
         y += NODE_HEIGHT + NODE_GAP
     return Block(tuple(elements), width, y - NODE_GAP)
@@ -230,7 +275,7 @@ def _box(node: LayerNode, x: float, y: float, width: float | None = None) -> _Bo
     return _Box(node, label, x, y, fitting if width is None else width)
 
 
-def _node_svg(box: _Box) -> str:
+def _node_svg(box: _Box, marks: Marks) -> str:
     node = box.node
     ground = fill(node.depth, node.importance, quiet=node.only_quiet)
     shape = (
@@ -241,10 +286,11 @@ def _node_svg(box: _Box) -> str:
     rects = "".join([f'{shape} fill="{ground}" {first}/>', *(f'{shape} fill="none" {one}/>' for one in over)])
     middle, baseline = box.x + box.width / 2, box.y + 0.35 * NODE_TEXT
     label = words_at(box.label, middle, baseline, ink_on(ground), NODE_TEXT, anchor="middle")
-    return f"<g><title>{xml_text(tooltip(node))}</title>{rects}{label}</g>"
+    before, behind = marks.node(node)
+    return f"{before}<title>{xml_text(tooltip(node))}</title>{rects}{label}{behind}"
 
 
-def _edges_svg(boxes: dict[Key, _Box], edges: Sequence[LayerEdge], columns: _Columns) -> list[str]:
+def _edges_svg(boxes: dict[Key, _Box], edges: Sequence[LayerEdge], columns: _Columns, marks: Marks) -> list[str]:
     """Curves from context to the next token; one arrowhead a target; labels above all curves."""
     curves, chips = [], []
     for edge in edges:
@@ -255,13 +301,15 @@ def _edges_svg(boxes: dict[Key, _Box], edges: Sequence[LayerEdge], columns: _Col
         half = (start + stop) / 2
         dashes = "" if edge.fewest == 0 else ' stroke-dasharray="5 4"'
         curve = f"C{num(half)} {num(a.y)} {num(half)} {num(b.y)} {num(stop)} {num(b.y)}"
-        curves.append(f'<path d="M{num(x1)} {num(a.y)}H{num(start)}{curve}H{num(x2)}"{dashes}/>')
+        curves.append(f'<path d="M{num(x1)} {num(a.y)}H{num(start)}{curve}H{num(x2)}"{dashes}{marks.edge(edge)}/>')
         if chip := columns.chips.get((edge.source, edge.target)):
             middles = {"source": (x1 + start) / 2 + 2, "middle": half, "target": (stop + x2) / 2 - 2}
             heights = {"source": a.y, "middle": (a.y + b.y) / 2, "target": b.y}
-            chips.append(_chip(edge.label, middles[chip], heights[chip]))
+            chips.append(marks.chip(_chip(edge.label, middles[chip], heights[chip]), edge, chip))
     targets = sorted({edge.target for edge in edges})
-    heads = [f'<path d="{_arrowhead(boxes[key].x - 1, boxes[key].y)}" fill="{LINE}"/>' for key in targets]
+    heads = [
+        f'<path d="{_arrowhead(boxes[key].x - 1, boxes[key].y)}" fill="{LINE}"{marks.head(key)}/>' for key in targets
+    ]
     # A label that several edges share is written once.
     return [f'<g fill="none" stroke="{LINE}" stroke-width="1.5">', *curves, "</g>", *heads, *dict.fromkeys(chips)]
 

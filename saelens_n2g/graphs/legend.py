@@ -101,6 +101,11 @@ def outlines(node: LayerNode) -> list[str]:
 
 def legend_lines(layered: LayeredGraph, width: float) -> list[Block]:
     """What the marks mean, only those that occur, broken into lines of `width` px."""
+    return _lines(legend_entries(layered), width)
+
+
+def legend_entries(layered: LayeredGraph) -> list[Block]:
+    """What the marks mean, one by one."""
     nodes = layered.nodes
     entries = [_scale("activation", depth=0)] if any(not n.only_quiet for n in nodes) else []
     if any(node.depth and not node.only_quiet for node in nodes):
@@ -123,7 +128,7 @@ def legend_lines(layered: LayeredGraph, width: float) -> list[Block]:
     marks = [f"{mark} {name}" for sign, mark, name in MARKS if sign in names]
     if marks:
         entries.append(entry("", -6.0, ", ".join(marks)))
-    return _lines(entries, width)
+    return entries
 
 
 def _lines(entries: Sequence[Block], width: float) -> list[Block]:

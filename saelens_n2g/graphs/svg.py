@@ -13,6 +13,8 @@ from saelens_n2g.graphs.labels import text_width
 UNFIT_FOR_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010fffd]")
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 SMALL_TEXT, MARGIN, BLOCK_GAP, LINE_GAP = 11.0, 18.0, 14.0, 6.0
+INLINE_MARGIN = 3.0
+"""Room for outlines where the page has margins of its own."""
 QUIET, RULE = "#4b5563", "#d5d9e0"
 
 
@@ -30,13 +32,7 @@ def document(blocks: Sequence[Block], lines: Sequence[Block], name: str, descrip
 
     `name` and `description` are for those who cannot see it.
     """
-    body: list[str] = []
-    y = MARGIN
-    for block, space in [*((b, BLOCK_GAP) for b in blocks), *((b, LINE_GAP) for b in lines)]:
-        body += [f'<g transform="translate({num(MARGIN)} {num(y)})">', *block.elements, "</g>"]
-        y += block.height + space
-    height = y - (LINE_GAP if lines else BLOCK_GAP) + MARGIN
-    width = max(block.width for block in (*blocks, *lines)) + 2 * MARGIN
+    body, width, height = _stacked([*((b, BLOCK_GAP) for b in blocks), *((b, LINE_GAP) for b in lines)], MARGIN)
     size = f'width="{num(width)}" height="{num(height)}"'
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {num(width)} {num(height)}" role="img" '
@@ -47,6 +43,25 @@ def document(blocks: Sequence[Block], lines: Sequence[Block], name: str, descrip
         f'stroke="{RULE}"/>',
     ]
     return "\n".join([*head, *body, "</svg>"]) + "\n"
+
+
+def inline(blocks: Sequence[Block], kind: str, name: str = "", description: str = "") -> str:
+    """Blocks for the inside of a page: on no card, with a class and no style. A named one is a group of links."""
+    body, width, height = _stacked([(block, BLOCK_GAP) for block in blocks], INLINE_MARGIN)
+    size = f'width="{num(width)}" height="{num(height)}" viewBox="0 0 {num(width)} {num(height)}"'
+    named = f' role="group" aria-label="{xml_text(name)}"' if name else ""
+    said = [f"<desc>{xml_text(description)}</desc>"] if description else []
+    return "\n".join([f'<svg class="{kind}" {size} font-family="{FONTS}"{named}>', *said, *body, "</svg>"])
+
+
+def _stacked(blocks: Sequence[tuple[Block, float]], margin: float) -> tuple[list[str], float, float]:
+    """Blocks below each other, each with the space behind it, within a margin: elements, width and height of all."""
+    body: list[str] = []
+    y = margin
+    for block, space in blocks:
+        body += [f'<g transform="translate({num(margin)} {num(y)})">', *block.elements, "</g>"]
+        y += block.height + space
+    return body, max(block.width for block, _ in blocks) + 2 * margin, y - blocks[-1][1] + margin
 
 
 def xml_text(words: str) -> str:

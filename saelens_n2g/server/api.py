@@ -10,20 +10,21 @@ loop, with one look-up. What must be computed goes to a worker.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from saelens_n2g.errors import InputError, N2GError
-from saelens_n2g.server import queries
-from saelens_n2g.server.address import Place, place_name, read_index, read_place, segments
+from saelens_n2g.server import answers, queries
+from saelens_n2g.server.address import Place, read_index, read_place, segments
+from saelens_n2g.server.answers import Answer, Asked, computed
 from saelens_n2g.server.catalogue import BODIES, Catalogue, Entry
-from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Endpoint, Level, read_query
+from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Endpoint, read_query
 from saelens_n2g.server.problems import TYPE, Problem, absent
 from saelens_n2g.server.workers import Workers
-from saelens_n2g.store.bodies import Body, digest, serialise
+from saelens_n2g.store.bodies import digest, serialise
 from saelens_n2g.store.programs import Cache
 from saelens_n2g.store.reader import Store
 from saelens_n2g.store.schema import unit_key
-from saelens_n2g.store.splice import Members, Piece, splice, unspliced
+from saelens_n2g.store.splice import splice, unspliced
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -54,32 +55,6 @@ HOLD = 0.01
 """Seconds of a transaction."""
 _PATHS = 10_000
 """Beginnings of paths that are remembered."""
-_DATA, _OPEN = b'{"data":', b'{"data":{'
-
-
-class Answer(NamedTuple):
-    """What will be sent, not yet compressed or unpacked."""
-
-    pieces: Sequence[Piece]
-    etag: str
-
-
-class Asked(NamedTuple):
-    """Who is asked about."""
-
-    entry: Entry
-    place: Place | None = None
-    unit: int | None = None
-
-    @property
-    def level(self) -> Level:
-        """How much of the model."""
-        return "model" if self.place is None else "layer" if self.unit is None else "unit"
-
-    def __str__(self) -> str:
-        parts = [] if self.place is None else [place_name(*self.place)]
-        parts += [] if self.unit is None else [str(self.unit)]
-        return "/".join([self.entry.model.name, *parts])
 
 
 class Api:
@@ -121,7 +96,7 @@ class Api:
             self._hold()
         entry, name, place, first, width = known
         index = int(unit)
-        return self._body(Asked(entry, place, index), name, first + index) if index < width else None
+        return answers.one(self.store, Asked(entry, place, index), name, first + index) if index < width else None
 
     def _hold(self) -> None:
         """Requests of the next milliseconds share a transaction."""
@@ -143,11 +118,11 @@ class Api:
         query = scope["query_string"]
         if parts == ["api"]:
             read_query(query, ())
-            return _computed({"models": [dict(entry.metadata) for entry in self.catalogue.entries.values()]})
+            return computed({"models": [dict(entry.metadata) for entry in self.catalogue.entries.values()]})
         entry = self.catalogue.model(parts[1])
         if len(parts) == 2:
             read_query(query, ())
-            return _computed(queries.bases(entry), entry.tail)
+            return computed(queries.bases(entry), entry.tail)
         endpoint = BY_NAME.get(SPELLINGS.get(parts[2], parts[2]))
         if endpoint is None:
             raise absent(f"service {parts[2]!r}", f"one of {', '.join(BY_NAME)}", "no such service")
@@ -166,21 +141,20 @@ class Api:
         if place is not None and index is not None and name != "metadata":
             read_query(query, ())
             unit = entry.unit_id(place.basis, place.layer, index)
-            return self._all(asked, unit) if name == "all" else self._body(asked, name, unit)
+            return (
+                answers.every(self.store, asked, unit) if name == "all" else answers.one(self.store, asked, name, unit)
+            )
         values = read_query(query, endpoint.parameters)
         if place is not None:
             layer = entry.layer(place.basis, place.layer)
             if name == "statistics":
-                body = self.store.layer_body(layer.id, name)
-                if body is None:
-                    raise _missing(asked, name)
-                return _stored([_DATA, body, entry.tail], body.etag, entry)
+                return answers.of_layer(self.store, asked, name, layer.id)
             if name == "all":
-                return self._all_of_layer(asked, layer.id)
+                return answers.every_of_layer(self.store, asked, layer.id)
         if name == "metadata":
-            return _computed(dict(entry.metadata), entry.tail)
+            return computed(dict(entry.metadata), entry.tail)
         if name == "all":
-            return _computed_alone({"metadata": {"data": dict(entry.metadata)}})
+            return computed({"metadata": {"data": dict(entry.metadata)}})
         return self._query(name, entry, place, values)
 
     async def _query(self, name: str, entry: Entry, place: Place | None, values: Mapping[str, Any]) -> Answer:
@@ -188,50 +162,6 @@ class Api:
         function = self._queries[name]
         found = await self.workers.run(lambda store: serialise(function(store, entry, place, **values)))
         return Answer([found[:-1], entry.tail], f"{digest(found).hex()}-{entry.etag}")
-
-    def _body(self, asked: Asked, name: str, unit: int) -> Answer:
-        """A service of a unit. Raises `Problem` (404) if there is nothing of it."""
-        similar = None
-        if name == "neuron2graph":
-            body, similar = self.store.two_bodies(unit, name, "similarity")
-        else:
-            body = self.store.body(unit, BODIES[name])
-        if body is None:
-            raise self._nothing(asked, name, unit)
-        if name == "neuron2graph":
-            return _with_similar(body, similar, asked.entry)
-        return _stored([_DATA, body, asked.entry.tail], body.etag, asked.entry)
-
-    def _all(self, asked: Asked, unit: int) -> Answer:
-        """All services of a unit."""
-        there = self.store.bodies(unit)
-        if not there and not self.store.units([unit]):
-            raise self._nothing(asked, "all", unit)
-        entry, pieces, etags = asked.entry, list[Piece](), [asked.entry.etag]
-        for name in sorted({*entry.metadata["available_services"], "metadata"}):
-            body = there.get(BODIES.get(name, ""))
-            if name == "metadata":
-                pieces.append(_member(name) + b'{"data":' + serialise(dict(entry.metadata)) + b"}")
-            elif body is not None:
-                etags.append(body.etag)
-                inner = _with_similar(body, there.get("similarity"), entry) if name == "neuron2graph" else None
-                pieces += [_member(name), *([*inner.pieces[:-1], b"}"] if inner else [_DATA, body]), b"}"]
-            elif name in BODIES:
-                pieces.append(_member(name) + serialise({"missing_data_types": [name]}))
-        pieces[0] = b"{" + bytes(pieces[0]).lstrip(b",") if isinstance(pieces[0], bytes) else pieces[0]
-        return Answer([*pieces, b"}"], digest("".join(etags).encode()).hex())
-
-    def _all_of_layer(self, asked: Asked, layer: int) -> Answer:
-        body = self.store.layer_body(layer, "statistics")
-        head = b'{"metadata":{"data":' + serialise(dict(asked.entry.metadata)) + b'},"statistics":'
-        if body is None:
-            return Answer([head + b'{"missing_data_types":["statistics"]}}'], asked.entry.etag)
-        return _stored([head + _DATA, body, b"}}"], body.etag, asked.entry)
-
-    def _nothing(self, asked: Asked, name: str, unit: int) -> Problem:
-        if not self.store.units([unit]):
-            return absent(f"unit {asked}", "a unit that was examined", "none in the store")
-        return _missing(asked, name)
 
 
 _TEMPLATES = {"model": "", "layer": "/{layer}", "unit": "/{layer}/{unit}"}
@@ -250,35 +180,6 @@ def _asked(entry: Entry, parts: Sequence[str]) -> Asked:
     if index is None or len(parts) > 2:
         raise absent("unit in the path", "a number, and nothing behind it", repr("/".join(parts[1:])))
     return Asked(entry, place, index)
-
-
-def _missing(asked: Asked, name: str) -> Problem:
-    detail = f"{name} of {asked}: expected to be stored, found nothing"
-    return Problem(404, detail, missing_data_types=[name], metadata=dict(asked.entry.metadata))
-
-
-def _with_similar(body: Body, similar: Body | None, entry: Entry) -> Answer:
-    """DeepDecipher has similar units inside of `neuron2graph`."""
-    members: Piece = b'"similar":[]' if similar is None else Members(similar)
-    etag = body.etag if similar is None else body.etag[:16] + similar.etag[:16]
-    return _stored([_OPEN, members, b",", Members(body), entry.inner_tail], etag, entry)
-
-
-def _member(name: str) -> bytes:
-    return b',"' + name.encode() + b'":'
-
-
-def _stored(pieces: Sequence[Piece], etag: str, entry: Entry) -> Answer:
-    return Answer(pieces, f"{etag}-{entry.etag}")
-
-
-def _computed(value: Any, tail: bytes | None = None) -> Answer:
-    raw = serialise(value)
-    return Answer([raw] if tail is None else [_DATA, raw, tail], digest(raw + (tail or b"")).hex())
-
-
-def _computed_alone(value: Any) -> Answer:
-    return _computed(value)
 
 
 def refusal(problem: Problem) -> tuple[int, Headers, bytes]:

@@ -48,9 +48,10 @@ METADATA = thing(
 PROBLEM = thing({"type": TEXT, "title": TEXT, "status": INTEGER, "detail": TEXT})
 FIGURE_VALUES = thing({name: optional(INTEGER if kind == "INTEGER" else NUMBER) for name, kind in FIGURES.items()})
 NODE = thing(
-    {"token": TEXT, "importance": NUMBER, "required": array(INTEGER), "depth": INTEGER, "activation": NUMBER},
-    fires=optional(array(INTEGER)),
-    quiet=optional(array(INTEGER)),
+    {"token": TEXT, "importance": NUMBER, "required": array(INTEGER), "depth": INTEGER},
+    activation=optional(NUMBER),
+    fires=optional(array(NUMBER)),
+    quiet=optional(array(NUMBER)),
 )
 SIMILAR = thing({**ADDRESS, "similarity": NUMBER, "own": NUMBER, "other": NUMBER})
 SNIPPET = thing(

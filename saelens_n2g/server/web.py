@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from saelens_n2g.errors import InputError, N2GError
+from saelens_n2g.server import units
 from saelens_n2g.server.address import read_index, read_place, segments
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Parameter, read_query
@@ -54,6 +55,7 @@ class Web:
             Route("/", self.home),
             Route("/viz", self.to_home),
             Route("/viz/{rest:path}", self.viz),
+            Route("/embed/{rest:path}", self.embed),
             Route("/doc", self.doc),
             Route("/doc/openapi.json", self.openapi),
             *Finding(self).routes,
@@ -105,10 +107,11 @@ class Web:
                     store, entry, there, links, sort=asked["sort"], ascending=ascending, page=asked["page"]
                 ),
             )
-        index = read_index(rest[1])
-        if index is None or len(rest) > 2:
-            raise absent("unit in the path", "a number, and nothing behind it", repr("/".join(rest[1:])))
-        raise absent("unit page", "to be written", "nothing")
+        return await units.answer(self, request, entry, there, rest[1:])
+
+    async def embed(self, request: Request) -> Response:
+        """A unit for frames in other pages."""
+        return await units.embedded(self, request)
 
     async def doc(self, request: Request) -> Response:
         """What the API may be asked."""

@@ -172,6 +172,22 @@ class Store(Closing):
             found.update((row[0], _unit(row)) for row in rows)
         return [found[number] for number in wanted if number in found]
 
+    def neighbours(self, unit_id: int) -> tuple[int | None, int | None]:
+        """Indices of the units of the same layer before and behind one, whether that is stored or not."""
+        first, last = unit_id >> INDEX_BITS << INDEX_BITS, (unit_id >> INDEX_BITS) + 1 << INDEX_BITS
+        query = (
+            "SELECT (SELECT max(id) FROM units WHERE id >= ? AND id < ?), "
+            "(SELECT min(id) FROM units WHERE id > ? AND id < ?)"
+        )
+        ((before, behind),) = self.rows(query, first, unit_id, unit_id, last)
+        return None if before is None else before - first, None if behind is None else behind - first
+
+    def nth(self, layer_id: int, n: int) -> int | None:
+        """Index of the unit of a layer that `n` others come before; None if there are fewer."""
+        first = (layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1)
+        rows = self.rows("SELECT id FROM units WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1 OFFSET ?", *first, n)
+        return rows[0][0] - first[0] if rows else None
+
     def body(self, unit_id: int, service: str) -> Body | None:
         """What is stored of a unit under the name of a service; None if nothing is."""
         return self._body(_UNIT_BODY, unit_id, service)

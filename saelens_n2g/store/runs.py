@@ -1,4 +1,4 @@
-"""What the package leaves in folders, read for a store: comparisons and studies.
+"""What the package leaves in folders, read for a store: comparisons, studies and imports.
 
     for part in parts(Path("runs/demo")):     # a basis of a comparison, a cell of a study
         part.load(3)                          # its fourth unit, with everything that is kept of it
@@ -18,8 +18,8 @@ from saelens_n2g.sites import Site
 from saelens_n2g.store import services
 from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, UnitFacts
 
-COMPARISON, STUDY = "saelens-n2g/comparison", "saelens-n2g/study"
-VERSIONS = {COMPARISON: 3, STUDY: 2}
+COMPARISON, STUDY, IMPORT = "saelens-n2g/comparison", "saelens-n2g/study", "saelens-n2g/import"
+VERSIONS = {COMPARISON: 3, STUDY: 2, IMPORT: 1}
 """Formats that are read. Their rooms are not asked: reading them loads PyTorch, which nothing here needs."""
 _HARDWARE = ("device", "dtype", "model", "n_layers")
 """What a subject says of itself beside what decides what its units are. Precision decides only rounding."""
@@ -36,7 +36,7 @@ class Part:
     name: str
     """Of what was given, for people."""
     kind: str
-    """`comparison` or `study`."""
+    """`comparison`, `study` or `import`."""
     checksum: str
     model: ModelFacts
     basis: BasisFacts
@@ -52,7 +52,9 @@ def parts(folder: Path) -> list[Part]:
     damaged."""
     report = folder / "report"
     if not (folder / "layers").is_dir() and not (report / "results.json").is_file():
-        raise InputError(f"run {folder}", "the folder of a finished comparison or study", "neither")
+        raise InputError(
+            f"run {folder}", "the folder of a finished comparison or study, or of an import", "none of them"
+        )
     require(report, "report")
     path = report / "results.json"
     result = read_json(path)
@@ -62,7 +64,7 @@ def parts(folder: Path) -> list[Part]:
         found = f"{format_!r} version {result.get('version')}" if isinstance(result, dict) else type(result).__name__
         raise ArtefactError(f"file {path}", known, found)
     try:
-        return _comparison(folder, result) if format_ == COMPARISON else _study(folder, result)
+        return _study(folder, result) if format_ == STUDY else _comparison(folder, result, format_.partition("/")[2])
     except _DAMAGE as error:
         raise _damaged(path, error) from error
 
@@ -71,26 +73,29 @@ def _damaged(path: Path, error: Exception) -> ArtefactError:
     return ArtefactError(f"file {path}", "whole results", f"{type(error).__name__}: {error}")
 
 
-# --- comparisons --------------------------------------------------------------------------------------------------
+# --- comparisons and imports ---------------------------------------------------------------------------------------
 
 
-def _comparison(folder: Path, result: Mapping[str, Any]) -> list[Part]:
+def _comparison(folder: Path, result: Mapping[str, Any], kind: str) -> list[Part]:
+    """The bases of a comparison; of an import, which has the same fields, one for each layer."""
     report = folder / "report"
     checksum, shared = sha256_of(report / COMMIT), result["provenance"]
     learnt = {name: shared["config"].get(name) for name in ("training", "dictionary", "seed")}
+    imported = kind == "import"
     found = []
     for basis in result["bases"]:
-        identity = [learnt, result["dictionary"]]
+        identity = [None if imported else learnt, result["dictionary"]]
+        decided = {**shared, "corpus": None} if imported else shared  # nothing was learnt from published texts
         units = sorted(basis["units"], key=lambda unit: int(unit["index"]))
         more = {name: basis[name] for name in ("summary", "micro", "share_f1_half", "structure", "failures")}
         found.append(
             Part(
                 name=folder.name,
-                kind="comparison",
-                checksum=fingerprint([checksum, basis["name"]]),
+                kind=kind,
+                checksum=fingerprint([checksum, basis["name"], *([basis["site"]] if imported else [])]),
                 model=_model(shared),
                 basis=_basis(basis, basis["name"]),
-                layer=_layer(basis, basis["name"], shared, identity, more),
+                layer=_layer(basis, basis["name"], decided, identity, more),
                 provenance={**shared, "protocol": result["protocol"], "dictionary": result["dictionary"]},
                 total=len(units),
                 load=_of_comparison(report, units, shared, basis),
@@ -111,10 +116,7 @@ def _of_comparison(
             graph = _graph(path, unit["name"])
             bodies = _bodies(unit, graph, source, shared, path.with_suffix(".dot"), report / unit["svg_file"])
             path = report / "exemplars" / path.name
-            exemplars = read_json(path)
-            if exemplars["unit"] != unit["name"]:
-                raise ValueError(f"exemplars of {exemplars['unit']}, not of {unit['name']}")
-            bodies["neuroscope"] = services.neuroscope(layer, exemplars, graph)
+            bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -155,6 +157,9 @@ def _cell(run: str, place: Path, cell: Mapping[str, Any], result: Mapping[str, A
                 path = place / "graphs" / f"{unit['name'].replace('/', '_')}.json"
                 graph = _graph(path, unit["name"])
             bodies = _bodies(unit, graph, source, shared)
+            path = place / "exemplars" / f"{unit['name'].replace('/', '_')}.json"
+            if path.is_file():  # older studies kept none
+                bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -211,6 +216,14 @@ def _graph(path: Path, name: str) -> Graph:
     if graph.unit != name:
         raise ArtefactError(f"file {path}", f"the graph of {name}", f"that of {graph.unit}")
     return graph
+
+
+def _neuroscope(path: Path, unit: str, layer: int, graph: Graph | None) -> dict[str, Any]:
+    """The texts of a unit, out of the file of its exemplars."""
+    exemplars = read_json(path)
+    if exemplars["unit"] != unit:
+        raise ValueError(f"exemplars of {exemplars['unit']}, not of {unit}")
+    return services.neuroscope(layer, exemplars, graph)
 
 
 def _bodies(

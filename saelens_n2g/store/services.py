@@ -107,7 +107,7 @@ def explanation(unit: Mapping[str, Any]) -> dict[str, Any]:
     `score` is the graph's correlation on all test text; null where it is undefined.
     """
     scores, counts = unit["scores"], unit["counts"]
-    score = scores["graph"]["random"]["correlation"] if "graph" in scores else None
+    score = scores.get("graph", {}).get("random", {}).get("correlation")  # imports may have no such text
     each = [
         {
             "explainer": name,
@@ -132,8 +132,8 @@ def figures(unit: Mapping[str, Any]) -> dict[str, float | int | None]:
     held_out, random = graph.get("held_out", {}), graph.get("random", {})
     found: dict[str, float | int | None] = {
         "maximum": float(unit["max_activation"]),
-        "density": float(unit["density"]),
-        "active": float(unit["active"]),
+        "density": _float(unit["density"]),
+        "active": _float(unit["active"]),
         **{name: None if unit[name] is None else int(unit[name]) for name in _COUNTED},
         **{name: _float(held_out.get(name)) for name in ("precision", "recall", "f1", "auprc", "correlation")},
         "random_f1": _float(random.get("f1")),

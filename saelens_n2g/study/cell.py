@@ -10,7 +10,7 @@ from saelens_n2g.bases.base import Basis
 from saelens_n2g.bases.foreign import load_dictionary
 from saelens_n2g.bases.registry import BASES, basis_kind
 from saelens_n2g.bases.sae import sae_basis
-from saelens_n2g.comparison.explain import Ended
+from saelens_n2g.comparison.explain import Ended, exemplars_as_json, write_exemplars
 from saelens_n2g.comparison.fitting import Fitter
 from saelens_n2g.comparison.scores import Observed, Score
 from saelens_n2g.comparison.selection import Unit, build, facts_of, unit_groups
@@ -57,7 +57,7 @@ def cycle(n: int, seed: Sequence[int]) -> list[int]:
 def explain_cell(
     workspace: Workspace, config: StudyConfig, name: str, dictionary: Path | None, folder: Path, tick: Tick
 ) -> Cell:
-    """Choose, explain and score units of one basis; graphs are written into `folder`.
+    """Choose, explain and score units of one basis; graphs and exemplars are written into `folder`.
 
     All units of a cell are held in memory: four bytes for each position of the text and each unit. A unit without
     graph is scored as one that is predicted never to fire, and says why.
@@ -81,6 +81,7 @@ def explain_cell(
     for one, twin, (massive, spread) in zip(explained, twins, inherited, strict=True):
         if one.failure is None:
             write_json(folder / "graphs" / f"{one.unit.name.replace('/', '_')}.json", one.graph.to_dict())
+        write_exemplars(folder, exemplars_as_json(workspace, one.unit))
         earlier = None if twin is None else units[twin].name
         records.append(_record(one, massive, spread, earlier, nonzero.get(one.unit.name)))
     return Cell(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
-from math import floor
+from math import floor, log1p
 
 from markupsafe import Markup
 
@@ -47,4 +47,42 @@ def histogram(
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(bars)}{ends}</svg>'
+    )
+
+
+def activations(points: Sequence[tuple[float, bool]], *, threshold: float, label: str) -> Markup:
+    """How often shares of the maximum occur, and how many of them are predicted to fire (the lower part of a bar).
+
+    Bars are as high as the logarithm of 1 and the count, since small activations are so many more; those above the
+    maximum stand in the last one.
+    """
+    bins, width, room = 21, 336, 132
+    all_of, said = [0] * bins, [0] * bins
+    for share, predicted in points:
+        place = min(floor(share * 20 + 1e-9), bins - 1)
+        all_of[place] += 1
+        said[place] += predicted
+    most = log1p(max(all_of, default=0)) or 1.0
+    step, bars = width / bins, []
+    for i, n in enumerate(all_of):
+        if not n:
+            continue
+        tall = log1p(n) / most * (room - 14)
+        low = tall * said[i] / n
+        span = f"{i / 20:.2f} to {(i + 1) / 20:.2f}" if i < bins - 1 else "1 and more"
+        x, wide = f"{step * i + 0.5:.2f}", f"{step - 1:.2f}"
+        bars.append(
+            f'<g><title>{span}: {n}, {said[i]} of them predicted</title><rect x="{x}" y="{room - tall:.2f}" '
+            f'width="{wide}" height="{tall:.2f}"/><rect class="said-so" x="{x}" y="{room - low:.2f}" width="{wide}" '
+            f'height="{low:.2f}"/></g>'
+        )
+    at = step * 20 * threshold
+    ticks = "".join(
+        f'<text x="{step * 20 * v:.1f}" y="{room + 14}" text-anchor="{anchor}">{v:g}</text>'
+        for v, anchor in ((0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1, "middle"))
+    )
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {width} {room + 18}" width="{width}" height="{room + 18}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(bars)}<path d="M0 {room + 0.5}H{width}" class="axis"/>'
+        f'<path d="M{at:.1f} 0V{room}" class="threshold"/><text x="{at + 4:.1f}" y="10">fires</text>{ticks}</svg>'
     )

@@ -24,8 +24,8 @@ class Links(Protocol):
         """A model."""
         ...
 
-    def layer(self, model: str, basis: str, layer: int) -> str:
-        """A basis at a layer."""
+    def layer(self, model: str, basis: str, layer: int, **query: str | int) -> str:
+        """A basis at a layer; `sort`, `order` and `page` of its list."""
         ...
 
     def unit(self, model: str, basis: str, layer: int, index: int) -> str:
@@ -60,9 +60,9 @@ class ServerLinks:
         """See `Links`."""
         return self.root + path("viz", model)
 
-    def layer(self, model: str, basis: str, layer: int) -> str:
+    def layer(self, model: str, basis: str, layer: int, **query: str | int) -> str:
         """See `Links`."""
-        return self.root + path("viz", model, place_name(basis, layer))
+        return self.root + path("viz", model, place_name(basis, layer)) + (f"?{urlencode(query)}" if query else "")
 
     def unit(self, model: str, basis: str, layer: int, index: int) -> str:
         """See `Links`."""

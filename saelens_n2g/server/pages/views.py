@@ -123,7 +123,7 @@ def _charts(columns: Sequence[Sequence[float | int | None]]) -> list[dict[str, A
                 low=-6,
                 high=0,
                 bins=24,
-                label="Share of tokens it is above 0",
+                label="Share of tokens that units fire on, log10",
             ),
         }
     ]
