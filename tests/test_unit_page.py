@@ -421,7 +421,7 @@ def test_previous_next_and_random(store_path, client):
     assert not page(client, "/viz/toy/0/3").all("a", rel="prev")
     assert not page(client, "/viz/toy/0/21").all("a", rel="next")
     keys = " ".join(one.get("aria-keyshortcuts") or "" for one in root).split()
-    assert sorted(keys) == ["ArrowLeft", "ArrowRight", "n", "p", "r"]
+    assert sorted(keys) == ["?", "ArrowLeft", "ArrowRight", "n", "p", "r"]
     found = {client.get("/viz/toy/0/random").headers["location"] for _ in range(60)}
     assert found == {f"/viz/toy/0/{index}" for index in indices}
 

@@ -17,6 +17,7 @@ from saelens_n2g.server import units
 from saelens_n2g.server.address import read_index, read_place, segments
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.endpoints import BY_NAME, SPELLINGS, Parameter, read_query
+from saelens_n2g.server.finding import Finding
 from saelens_n2g.server.openapi import description
 from saelens_n2g.server.pages import views
 from saelens_n2g.server.pages.links import ServerLinks
@@ -57,6 +58,7 @@ class Web:
             Route("/embed/{rest:path}", self.embed),
             Route("/doc", self.doc),
             Route("/doc/openapi.json", self.openapi),
+            *Finding(self).routes,
             Route("/static/{name}", asset),
         ]
         self.app = Starlette(
