@@ -4,6 +4,7 @@ Graphs, exemplars and results go through the package's own writers; no model is 
 """
 
 import random
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def _basis(name: str, site: str, units: tuple[UnitResult, ...]) -> BasisResult:
     )
 
 
-def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2)) -> Path:
+def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2), exemplars: bool = True) -> Path:
     """A finished study of neurons and a dictionary; the last unit of every cell has no graph."""
     from saelens_n2g.study.records import Cell
     from saelens_n2g.study.results import StudyResult
@@ -150,6 +151,8 @@ def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2))
             place = folder / "layers" / f"{layer:02d}" / name
             with publishing(place, {"key": "made by hand"}) as work:
                 cell = _cell(layer, name, kind, seed, shared, work)
+                if not exemplars:  # as older ones
+                    shutil.rmtree(work / "exemplars")
                 write_json(work / "cell.json", asdict(cell))
             assert isinstance(cell, Cell)
             cells.append(cell)

@@ -50,7 +50,7 @@ def fill(path: Path, *folders: Path) -> Path:
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unit-page")
-    return fill(folder / "atlas.db", make_comparison(folder / "demo"), make_study(folder / "study"))
+    return fill(folder / "atlas.db", make_comparison(folder / "demo"), make_study(folder / "study", exemplars=False))
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,14 @@ def test_what_cannot_be_asked(client, path):
     page(client, path, 400)
 
 
+def test_texts_of_a_unit_without_a_graph(client):
+    from saelens_n2g.server.address import path
+
+    tags = page(client, path("viz", HOSTILE, "0-tied-R2", 21))
+    assert len(tags.all("article")) == 6
+    assert "This unit has no graph." in tags.text
+
+
 def test_names_are_escaped(client):
     from saelens_n2g.server.address import path
 
