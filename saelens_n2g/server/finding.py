@@ -9,24 +9,21 @@ A question that cannot be answered is a page, too, with the form as it was sent.
 """
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from saelens_n2g.server.catalogue import Entry
 from saelens_n2g.server.endpoints import MOST_QUERY, MOST_TEXT, Parameter, bad
 from saelens_n2g.server.pages import bookmarks, compare, paste, search
 from saelens_n2g.server.problems import Problem
+from saelens_n2g.server.sending import Sender
 from saelens_n2g.store.grammar import MOST_LETTERS
 from saelens_n2g.store.match import SORTS
 from saelens_n2g.store.reader import PLACE
 from saelens_n2g.store.search import STRENGTH
-
-if TYPE_CHECKING:
-    from saelens_n2g.server.web import Web
 
 MOST_KEPT = 3 * MOST_QUERY
 """Bytes behind the question mark of which the form is filled again; what is longer is answered with a bare refusal."""
@@ -69,8 +66,8 @@ SEVERAL = ("bases", "layers")
 class Finding:
     """Routes of these pages."""
 
-    def __init__(self, web: "Web") -> None:
-        self.web = web
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
         self.routes = [
             Route("/search", self.search),
             Route("/paste", self.paste),
@@ -81,8 +78,8 @@ class Finding:
     async def search(self, request: Request) -> Response:
         """Units by token."""
         values, problem = read(request.scope["query_string"], SEARCH)
-        asked, entries = search.Asked(**values, problem=problem), self._entries()
-        answer = await self.web.page(request, lambda store, links: search.search(store, entries, asked, links))
+        asked, entries = search.Asked(**values, problem=problem), self.sender.entries()
+        answer = await self.sender.page(request, lambda store, links: search.search(store, entries, asked, links))
         if LIVE in request.headers and answer.status_code == 400:
             answer.status_code = 200  # half a query, as it is typed, is no error that a browser should report
         return answer
@@ -90,22 +87,20 @@ class Finding:
     async def paste(self, request: Request) -> Response:
         """Units that fire in a text."""
         values, problem = read(request.scope["query_string"], PASTE)
-        asked, entries, cache = paste.Asked(**values, problem=problem), self._entries(), self.web.cache
-        return await self.web.page(request, lambda store, links: paste.paste(store, cache, entries, asked, links))
+        asked, entries, cache = paste.Asked(**values, problem=problem), self.sender.entries(), self.sender.cache
+        return await self.sender.page(request, lambda store, links: paste.paste(store, cache, entries, asked, links))
 
     async def compare(self, request: Request) -> Response:
         """Bases or units side by side."""
         values, problem = read(request.scope["query_string"], COMPARE)
-        asked, entries, cache = compare.Asked(**values, problem=problem), self._entries(), self.web.cache
-        return await self.web.page(request, lambda store, links: compare.compare(store, cache, entries, asked, links))
+        asked, entries, cache = compare.Asked(**values, problem=problem), self.sender.entries(), self.sender.cache
+        return await self.sender.page(
+            request, lambda store, links: compare.compare(store, cache, entries, asked, links)
+        )
 
     async def bookmarks(self, request: Request) -> Response:
         """What a reader has marked."""
-        return await self.web.page(request, bookmarks.bookmarks)
-
-    def _entries(self) -> Sequence[Entry]:
-        self.web.catalogue.refresh()
-        return list(self.web.catalogue.entries.values())
+        return await self.sender.page(request, bookmarks.bookmarks)
 
 
 def read(raw: bytes, parameters: Sequence[Parameter]) -> tuple[dict[str, Any], Problem | None]:
