@@ -312,7 +312,9 @@ class Subject(Tokenizer):
         far, slopes = step * x.float().norm(dim=-1, keepdim=True), []
         with torch.inference_mode():
             for ways in torch.nn.functional.normalize(directions, dim=-1).split(max(1, _VALUES // x.numel())):
-                both = [self.bridge.ln_final((x + sign * far * ways[:, None]).to(self.dtype)).float() for sign in (1, -1)]
+                both = [
+                    self.bridge.ln_final((x + sign * far * ways[:, None]).to(self.dtype)).float() for sign in (1, -1)
+                ]
                 slopes.append(((both[0] - both[1]) / (2 * far)).mean(1))
             slope = torch.cat([torch.cat(slopes) * lengths, torch.zeros_like(directions[:1])])
             out: Tensor = self.bridge.unembed(slope[None].to(self.dtype))[0].float()

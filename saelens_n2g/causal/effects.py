@@ -6,8 +6,8 @@
 The effect of a unit on a token is the derivative of the token's logit with respect to the unit's activation along the
 direct path alone: what one more of its activation adds to the residual stream (`written`, `into_stream`), through the
 last norm, linear about final streams x and averaged over them, and the unembedding (`Subject.direct_effects`); less its
-mean over the vocabulary, which changes no probability. What later layers make of it, which may be more, is left out, and
-so is a soft cap behind the unembedding. Tokens are those of the tokenizer; rows that only pad the matrix are none.
+mean over the vocabulary, which changes no probability. What later layers make of it, which may be more, is left out,
+and so is a soft cap behind the unembedding. Tokens are those of the tokenizer; rows that only pad the matrix are none.
 
 `deviation`, `skew` and `kurtosis` over the vocabulary say whether tokens stand out (Gurnee et al. 2024, "Universal
 neurons in GPT2 language models", who tell apart neurons that predict, suppress and partition by them).

@@ -56,7 +56,7 @@ def explained(space: Space, found: Prepared, key: str) -> ImportedBasis:
         try:
             units += [ImportedUnit.from_json(one) for one in value["units"]]
             failures |= value["failures"]
-            logits = value["logits"] or logits
+            logits = value.get("logits") or logits
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"file {place / 'part.json'}", "whole units of this version", repr(error)) from error
     counts = {"examined": len(units) + len(failures), "explained": len(units), "failed": len(failures)}
