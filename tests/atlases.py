@@ -157,8 +157,11 @@ def _basis(name: str, site: str, units: tuple[UnitResult, ...]) -> BasisResult:
     )
 
 
-def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2)) -> Path:
-    """A finished study of neurons and a dictionary; the last unit of every cell has no graph."""
+def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2), exemplars: bool = True) -> Path:
+    """A finished study of neurons and a dictionary; the last unit of every cell has no graph.
+
+    exemplars: whether they are kept, as studies of before did not.
+    """
     from saelens_n2g.study.records import Cell
     from saelens_n2g.study.results import StudyResult
 
@@ -168,7 +171,7 @@ def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2))
         for name, kind in names.items():
             place = folder / "layers" / f"{layer:02d}" / name
             with publishing(place, {"key": "made by hand"}) as work:
-                cell = _cell(layer, name, kind, seed, shared, work)
+                cell = _cell(layer, name, kind, seed, shared, work, exemplars)
                 write_json(work / "cell.json", asdict(cell))
             assert isinstance(cell, Cell)
             cells.append(cell)
@@ -180,7 +183,7 @@ def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2))
     return folder
 
 
-def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], work: Path) -> Any:
+def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], work: Path, exemplars: bool) -> Any:
     from saelens_n2g.study.records import Cell, UnitRecord
 
     units = []
@@ -189,7 +192,8 @@ def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], w
         graph = some_graph(unit, seed, shared)
         if not failed:
             write_json(work / "graphs" / f"{unit.replace('/', '_')}.json", graph.to_dict())
-        write_json(work / "exemplars" / f"{unit.replace('/', '_')}.json", exemplar_file(unit, 2.0, seed))
+        if exemplars:
+            write_json(work / "exemplars" / f"{unit.replace('/', '_')}.json", exemplar_file(unit, 2.0, seed))
         if name != "neurons":
             write_json(work / "logits" / f"{unit.replace('/', '_')}.json", logits_file(unit, seed))
         units.append(
