@@ -213,7 +213,7 @@ def test_effects_on_the_next_token_are_those_of_the_api(client, index):
     for side, table in zip(("raised", "lowered"), card.all("table", "effect"), strict=True):
         rows = table.one("tbody").all("tr")
         said = [(row.one("bdi").text, row.one("td").words) for row in rows]
-        assert said == [(labels.visible(one["token"]), signed(one["logit"])) for one in body[side]]
+        assert said == [(labels.visible(one["token"]), signed(one["logit"], largest)) for one in body[side]]
         widths = [float(row.one("rect").get("width")) for row in rows]
         assert widths == pytest.approx([100 * abs(one["logit"]) / largest for one in body[side]], abs=0.06)
     assert table.all("td")[0].words.startswith("\u2212"), "a real minus"
@@ -229,6 +229,14 @@ def test_effects_that_are_not_known_are_not_shown_as_none(client):
     assert card.words.endswith(f"is not known. {atlases.MISSING}")
     assert not card.all("table")
     assert client.get("/api/toy/logits/0/3").status_code == 404
+
+
+def test_effects_of_one_card_have_as_many_decimals():
+    assert [signed(v, 0.862) for v in (0.862, 0.05, -0.3)] == ["+0.862", "+0.050", "\u22120.300"]
+    assert [signed(v, 12.345) for v in (12.345, -0.04)] == ["+12.3", "\u22120.0"]
+    assert [signed(v, 0.00123) for v in (0.00123, -0.0004)] == ["+0.00123", "\u22120.00040"]
+    assert signed(-0.00042, 0.0005) == "\u22124.2e\u221204"
+    assert signed(1234.0, 1234.0) == "+1234"
 
 
 @pytest.mark.parametrize(

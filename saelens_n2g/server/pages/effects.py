@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from saelens_n2g.server.pages.charts import bar
 
+MINUS = "\u2212"
 SIDES = ("raised", "lowered")
 SHOWN = 10
 """Tokens of a list; a stranger's store may have more."""
@@ -18,7 +19,7 @@ class Line(NamedTuple):
 
     token: str
     logit: str
-    """Sign and three digits."""
+    """With its sign; as many decimals as show three digits of the largest of both lists."""
     bar: Markup
     """As long as the effect is, the largest of both lists being the whole width."""
 
@@ -54,12 +55,15 @@ def effects(body: Mapping[str, Any] | None) -> Effects | None:
 
 
 def _lines(side: Sequence[tuple[str, float]], largest: float) -> tuple[Line, ...]:
-    return tuple(Line(token, signed(value), bar(abs(value) / (largest or 1.0))) for token, value in side)
+    return tuple(Line(token, signed(value, largest), bar(abs(value) / (largest or 1.0))) for token, value in side)
 
 
-def signed(value: float) -> str:
-    """A number of three digits with its sign, a real minus."""
-    return f"{value:+.3g}".replace("-", "\u2212")
+def signed(value: float, largest: float) -> str:
+    """A number with its sign, a real minus, and decimals that show three digits of `largest`."""
+    if 0 < largest < 1e-3:
+        return f"{value:+.1e}".replace("-", MINUS)
+    decimals = min(max(2 - math.floor(math.log10(largest)), 0), 5) if largest else 0
+    return f"{value:+.{decimals}f}".replace("-", MINUS)
 
 
 def _finite(value: Any) -> float:
