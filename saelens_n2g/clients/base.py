@@ -68,9 +68,7 @@ class Client(Protocol):
         """Ask one thing."""
         ...
 
-    def ask_many(
-        self, requests: Sequence[Request], tick: Tick | None = None, got: Got | None = None
-    ) -> list[Reply]:
+    def ask_many(self, requests: Sequence[Request], tick: Tick | None = None, got: Got | None = None) -> list[Reply]:
         """Ask many things, at the same time where that is possible. Replies come back in the order of the requests;
         `tick` is told how many are there, `got` of each as it comes."""
         ...

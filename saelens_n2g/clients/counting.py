@@ -30,4 +30,3 @@ def _tokens(piece: str) -> int:
 def chat(counts: Sequence[int]) -> int:
     """Tokens of a chat whose messages have that many."""
     return sum(counts) + MESSAGE * len(counts) + CHAT
-

@@ -132,7 +132,7 @@ class HttpClient:
             nonlocal given_up
             for index, request in queue:
                 if given_up is None:
-                    trouble = await self._ask(session, request)
+                    trouble = await self._ask(session, request, unknown)
                     reply = trouble.failure if isinstance(trouble, Trouble) else trouble
                     given_up = given_up or (trouble if isinstance(trouble, Trouble) and trouble.fatal else None)
                 else:
@@ -141,6 +141,8 @@ class HttpClient:
                 count(index, reply)
 
         async with self._session() as session:
+            wanted = any(request.prompt_logprobs is not None for request in requests)
+            unknown = await self._probe(session) if wanted and self.mode == "auto" else None
             await _together([worker() for _ in range(min(self.config.concurrency, len(requests)))])
         return [replies[index] for index in range(len(requests))]
 
@@ -172,12 +174,10 @@ class HttpClient:
 
     # --- one request ------------------------------------------------------------------------------------------
 
-    async def _ask(self, session: "httpx2.AsyncClient", request: Request) -> Answer | Trouble:
-        """The answer, or why there is none."""
-        if request.prompt_logprobs is not None and self.mode == "auto":
-            trouble = await self._probe(session)
-            if trouble is not None:
-                return trouble
+    async def _ask(self, session: "httpx2.AsyncClient", request: Request, unknown: Trouble | None) -> Answer | Trouble:
+        """The answer, or why there is none; `unknown` is why the server could not be probed."""
+        if request.prompt_logprobs is not None and unknown is not None:
+            return unknown
         failure = unsupported(request, self._able())
         if failure is None and request.messages and request.prompt_logprobs is not None and self.mode == "echo":
             failure = Failure("unsupported", "this server gives log probabilities of prompts, not of chats", False)
@@ -191,20 +191,21 @@ class HttpClient:
         self, session: "httpx2.AsyncClient", post: Post, key: str, size: int, read: Callable[[Any], Reply]
     ) -> Answer | Trouble:
         """Send until there is an answer, what is wrong would stay wrong, or it was tried often enough."""
-        for tries in range(self.config.tries):
+        for tries in range(1, self.config.tries + 1):
             await self._turn(size)
             trouble = await self._once(session, post, read)
             if isinstance(trouble, Answer) or not trouble.failure.retryable:
-                return trouble
+                break
             wait = trouble.wait or 0.0
             if wait > self.config.longest_wait:
                 more = f"{trouble.failure.detail}; the server wants to be left alone for {wait:.0f} s"
                 return trouble._replace(failure=replace(trouble.failure, detail=more))
             self.limiter.pause(self.clock() + wait)
-            if tries + 1 < self.config.tries:
-                await self.sleep(wait + self.backoff.wait(key, tries))
-        said = f"{trouble.failure.detail} (tried {self.config.tries} times)"
-        return trouble._replace(failure=replace(trouble.failure, detail=said))
+            if tries == self.config.tries:
+                said = f"{trouble.failure.detail} (tried {tries} times)"
+                return trouble._replace(failure=replace(trouble.failure, detail=said))
+            await self.sleep(wait + self.backoff.wait(key, tries - 1))
+        return trouble
 
     async def _turn(self, tokens: int) -> None:
         """Wait until a request of that many tokens may be sent."""

@@ -2,8 +2,8 @@
 
 Chat completions and completions as OpenAI describes them, with what servers have of log probabilities of the prompt:
 
-- `vllm`: field `prompt_logprobs` in either body; a list with one object a token, `{id: {logprob, rank, decoded_token}}`,
-  whose first entry is null. The prompt's own token comes first, and is there even if it is not among the likeliest.
+- `vllm`: field `prompt_logprobs` in either body; a list with an object for each token,
+  `{id: {logprob, rank, decoded_token}}`, the first one null. The prompt's own token comes first, and is there even if it is not among the likeliest.
 - `echo`: `echo` and `logprobs` in the completions body, as OpenAI's first models had it: the prompt's tokens stand
   before the generated ones. vLLM and others have it; llama.cpp's server and OpenAI do not.
 
@@ -91,7 +91,7 @@ def _read(request: Request, value: Any, config: ClientConfig, mode: str) -> Repl
     if not choices:
         return Failure("empty", "an answer without choices", True)
     choice = _object(choices[0], "choices[0]")
-    finish = choice.get("finish_reason")
+    finish: Any = choice.get("finish_reason")
     said = _said(request, choice)
     if finish == "content_filter":
         return Failure("filtered", "the provider's filter ended the answer", False)
@@ -99,7 +99,8 @@ def _read(request: Request, value: Any, config: ClientConfig, mode: str) -> Repl
         return Failure("filtered", f"refused: {' '.join(said.refusal.split())[:200]}", False)
     if finish not in ("stop", "length"):
         raise Malformed(f"finish_reason {finish!r:.40}")
-    text, generated, found = said.text, generated_of(choice), ()
+    text, generated = said.text, generated_of(choice)
+    found: tuple[PromptSlot, ...] = ()
     usage = _usage(value)
     if request.prompt_logprobs is not None:
         places = places_of(value, choice, mode)
@@ -107,7 +108,7 @@ def _read(request: Request, value: Any, config: ClientConfig, mode: str) -> Repl
             text, generated, places = _without_prompt(request, text, generated, places, usage)
         found = slots(request, places, config.top_logprobs)
     if request.max_tokens == 0:
-        text, generated, finish, usage = "", (), "stop", usage._replace(tokens_out=usage.tokens_out)
+        text, generated, finish = "", (), "stop"
     elif not text.strip():
         return Failure("empty", "an answer without text", True)
     if request.logprobs is None:
@@ -142,7 +143,8 @@ def generated_of(choice: Mapping[str, Any]) -> tuple[Generated, ...]:
         return tuple(_of_chat(entry) for entry in content)
     if not isinstance(given.get("tokens"), list):
         return ()
-    return tuple(Generated(p.token, p.logprob, _likeliest(p.top)) for p in _echoed(given) if p.logprob is not None)
+    known = ((p, p.logprob) for p in _echoed(given) if p.logprob is not None)
+    return tuple(Generated(p.token or "", logprob, _likeliest(p.top)) for p, logprob in known)
 
 
 def _of_chat(entry: Any) -> Generated:

@@ -1,6 +1,6 @@
 """Registry: the kind of a client -> how to build it.
 
-    client = client_of(ClientConfig(kind="http", model="llama-3", base_url="http://localhost:8000/v1", cache="answers"))
+client = client_of(ClientConfig(kind="http", model="llama-3", base_url="http://localhost:8000/v1", cache="answers"))
 """
 
 import importlib
@@ -13,8 +13,8 @@ from saelens_n2g.errors import InputError
 
 Builder = Callable[[ClientConfig], Client]
 FILES = {"http": "http", "huggingface": "huggingface", "replay": "recording"}
-"""Kind -> the file of this folder that registers it, which is imported when the kind is asked for: none of the libraries
-behind a client that is not used is loaded."""
+"""Kind -> the file of this folder that registers it, imported when the kind is asked for: a client that is not used
+loads no library."""
 CLIENTS: dict[str, Builder] = {}
 
 
@@ -40,7 +40,7 @@ def client_of(config: ClientConfig, *, builders: str = "") -> Client:
             known = ", ".join(sorted({*FILES, *CLIENTS}))
             raise InputError(f"client {config.kind!r}", f"one of {known}", repr(config.kind))
         importlib.import_module(f"saelens_n2g.clients.{FILES[config.kind]}")
-    client = CLIENTS[config.kind](config)
+    client: Client = CLIENTS[config.kind](config)
     if not config.cache:
         return client
     from saelens_n2g.clients.cache import Cached
