@@ -44,6 +44,7 @@ class Cached:
 
     def __init__(self, inner: Client, folder: Path, *, builders: str = "") -> None:
         self.inner, self.builders, self.hits, self.spent = inner, builders, 0, Spent()
+        self.identity = inner.identity
         self.path = ensure_folder(folder) / FILE
         self._lock, self._opened = threading.Lock(), (-1, None)  # type: tuple[threading.Lock, tuple[int, Any]]
         self._rows("SELECT 1 FROM answers LIMIT 1")
@@ -57,11 +58,6 @@ class Cached:
     def model(self) -> str:
         """That of the client behind."""
         return self.inner.model
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """That of the client behind."""
-        return self.inner.identity
 
     @property
     def capabilities(self) -> Capabilities:

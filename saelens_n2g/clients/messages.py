@@ -7,6 +7,7 @@ A failure is a reply of its own kind. It is never an exception that would lose t
 an answer with an empty text.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -102,7 +103,23 @@ class Request:
         size = len(self.messages or self.prompt or self.tokens)
         if not 0 <= self.prefix <= size:
             raise InputError("prefix of a request", f"0 to {size}", str(self.prefix))
+        if any(token < 0 for token in self.tokens):
+            raise InputError("tokens of a request", "ids from 0 on", str(min(self.tokens)))
+        self._check_texts()
         self._check_places()
+
+    def _check_texts(self) -> None:
+        for text in (self.prompt, *(message.text for message in self.messages), *self.stop):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError("text of a request", "whole characters", f"half of one at {error.start}") from None
+        try:
+            schema = json.loads(self.json_schema or "{}")
+        except ValueError:
+            schema = None
+        if not isinstance(schema, dict):
+            raise InputError("json_schema of a request", "a JSON object, as text", repr(self.json_schema[:40]))
 
     def _check_places(self) -> None:
         if self.prompt_logprobs is None:

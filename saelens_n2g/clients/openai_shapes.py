@@ -3,7 +3,8 @@
 Chat completions and completions as OpenAI describes them, with what servers have of log probabilities of the prompt:
 
 - `vllm`: field `prompt_logprobs` in either body; a list with an object for each token,
-  `{id: {logprob, rank, decoded_token}}`, the first one null. The prompt's own token comes first, and is there even if it is not among the likeliest.
+  `{id: {logprob, rank, decoded_token}}`, the first one null. The prompt's own token comes first, and is there even if
+  it is not among the likeliest.
 - `echo`: `echo` and `logprobs` in the completions body, as OpenAI's first models had it: the prompt's tokens stand
   before the generated ones. vLLM and others have it; llama.cpp's server and OpenAI do not.
 

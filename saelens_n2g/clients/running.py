@@ -59,7 +59,8 @@ class Reader:
             out = self.model(rows, past_key_values=cache, use_cache=True, logits_to_keep=at).logits[0]
         else:
             out = self.model(rows, past_key_values=cache, use_cache=True).logits[0, at]
-        return out.float()
+        logits: Tensor = out.float()
+        return logits
 
     def _empty(self) -> Any:
         from transformers import DynamicCache

@@ -42,9 +42,7 @@ class Speller:
             shared = (*self.front, *self.words.encode(request.prompt[: request.prefix]))
         else:
             shared = self._templated(self._rendered(request.messages[: request.prefix], ask=False))
-        same = next(
-            (i for i, (a, b) in enumerate(zip(shared, ids, strict=False)) if a != b), min(len(shared), len(ids))
-        )
+        same = next((i for i, (a, b) in enumerate(zip(shared, ids, strict=False)) if a != b), len(shared))
         return min(same, len(ids) - 1)
 
     def places(self, request: Request, ids: Sequence[int]) -> tuple[int, ...]:
