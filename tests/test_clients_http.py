@@ -121,7 +121,7 @@ WISH = PromptWish((1, 5, 10), (" 0", " 1", " 7"))
 def test_places_of_a_prompt(server, ability, limit):
     server.abilities = {ability}
     client = server.client(top_logprobs=10)
-    assert client.capabilities.prompt_logprobs
+    assert client.capabilities().prompt_logprobs
     assert client.mode == ability
     reply = client.ask(Request(prompt=TABLE, max_tokens=limit, prompt_logprobs=WISH))
     assert reply.text == (said(f"{TABLE} None") if limit else "")
@@ -177,7 +177,7 @@ def test_a_server_without_them_is_found_out_once(server):
     client = server.client()
     wishes = [Request(prompt=TABLE, max_tokens=0, prompt_logprobs=WISH)] * 3
     assert [reply.status for reply in client.ask_many([*wishes, *prompts(1)])[:3]] == ["unsupported"] * 3
-    assert not client.capabilities.prompt_logprobs
+    assert not client.capabilities().prompt_logprobs
     assert len(server.asked) == 3  # two probes, one prompt
 
 
@@ -190,7 +190,7 @@ def test_a_probe_without_reply_says_nothing_about_the_server(server):
     assert client.ask(Request(prompt=TABLE, max_tokens=0, prompt_logprobs=WISH)).prompt_logprobs
     server.plan("one two three", *["503"] * 2)
     with pytest.raises(InputError, match="an answer to a probe"):
-        server.client(tries=2).capabilities  # noqa: B018
+        server.client(tries=2).capabilities()
 
 
 # --- misbehaviour ---------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_nobody_there():
     reply = client.ask(Request(prompt="Hello?"))
     assert (reply.status, reply.retryable) == ("connection", True)
     with pytest.raises(InputError, match="an answer to a probe"):
-        client.capabilities  # noqa: B018
+        client.capabilities()
 
 
 def test_an_error_of_the_caller_comes_through_as_it_is(server):

@@ -51,7 +51,6 @@ class Client(Protocol):
         """JSON values that decide answers beside the request: kind, place, model, revision. Without any secret."""
         ...
 
-    @property
     def capabilities(self) -> Capabilities:
         """What it can do. Raises `InputError` where a server has to be asked and does not reply."""
         ...

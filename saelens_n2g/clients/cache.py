@@ -59,10 +59,9 @@ class Cached:
         """That of the client behind."""
         return self.inner.model
 
-    @property
     def capabilities(self) -> Capabilities:
         """Those of the client behind."""
-        return self.inner.capabilities
+        return self.inner.capabilities()
 
     def count(self, request: Request) -> int:
         """See `Client.count`."""

@@ -85,7 +85,6 @@ class HttpClient:
             "extra": dict(self.config.extra),
         }
 
-    @property
     def capabilities(self) -> Capabilities:
         """See `Client.capabilities`; asks the server once where `prompt_logprobs` is `auto`."""
         if self.mode == "auto":

@@ -66,7 +66,6 @@ class HuggingFaceClient:
             "device": self.device.type,
         }
 
-    @property
     def capabilities(self) -> Capabilities:
         """See `Client.capabilities`: everything but answers in JSON, and chats if the tokenizer has a template."""
         return Capabilities(
@@ -81,7 +80,7 @@ class HuggingFaceClient:
 
     def count(self, request: Request) -> int:
         """Exact. Raises `InputError` for a request that the tokenizer does not take."""
-        if (failure := unsupported(request, self.capabilities)) is not None:
+        if (failure := unsupported(request, self.capabilities())) is not None:
             raise InputError("request", "one that this model takes", failure.detail)
         try:
             return len(self.speller.ids(request))
@@ -94,7 +93,7 @@ class HuggingFaceClient:
 
     def ask(self, request: Request) -> Reply:
         """See `Client.ask`."""
-        if (failure := unsupported(request, self.capabilities)) is not None:
+        if (failure := unsupported(request, self.capabilities())) is not None:
             return failure
         try:
             return self._answer(request)

@@ -42,14 +42,13 @@ class Recording:
         ensure_folder(path.parent)
         if not path.exists():
             head = {"name": inner.name, "model": inner.model, "identity": inner.identity}
-            self._write({"format": FORMAT, "version": VERSION, **head, "capabilities": list(inner.capabilities)})
+            self._write({"format": FORMAT, "version": VERSION, **head, "capabilities": list(inner.capabilities())})
         elif (found := _lines(path)[0]["identity"]) != inner.identity:
             raise InputError(f"file {path}", f"replies of {inner.identity}", f"replies of {found}")
 
-    @property
     def capabilities(self) -> Capabilities:
         """Those of the client behind."""
-        return self.inner.capabilities
+        return self.inner.capabilities()
 
     def count(self, request: Request) -> int:
         """See `Client.count`."""
@@ -90,7 +89,7 @@ class Replaying:
         self.path = path
         head, *rows = _lines(path)
         self.name, self.model, self.identity = str(head["name"]), str(head["model"]), dict(head["identity"])
-        self.capabilities = Capabilities(*head["capabilities"])
+        self._able = Capabilities(*head["capabilities"])
         self._replies: dict[str, list[Reply]] = {}
         self._counts: dict[str, int] = {}
         self._tokens: dict[str, bool | None] = {}
@@ -108,6 +107,10 @@ class Replaying:
         reply = answer_of(row["answer"]) if "answer" in row else failure_of(row["failure"])
         self._replies.setdefault(key, []).append(reply)
         self._counts[key] = int(row["count"])
+
+    def capabilities(self) -> Capabilities:
+        """Those of the client that was asked."""
+        return self._able
 
     def count(self, request: Request) -> int:
         """As it was counted. Raises `InputError` for a request that is not there."""
