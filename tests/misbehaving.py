@@ -46,7 +46,8 @@ def logprob_of(token: str, place: int) -> float:
 
 
 class Server(ThreadingHTTPServer):
-    """Counts requests; `abilities`: which ways of giving log probabilities of the prompt it has."""
+    """Counts requests. `abilities`: which ways of giving log probabilities of the prompt it has; `breaks_at`: fields
+    that it answers with an error of its own, as some servers do."""
 
     daemon_threads, block_on_close = True, False
     request_queue_size = 64
@@ -57,6 +58,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.abilities = {"vllm", "echo"}
+        self.breaks_at: set[str] = set()
         self.under_way = self.most_under_way = 0
         self.pause = 0.0
         self.lock = threading.Lock()
@@ -96,7 +98,8 @@ class Handler(BaseHTTPRequestHandler):
             server.under_way += 1
             server.most_under_way = max(server.most_under_way, server.under_way)
             text = json.dumps(body, ensure_ascii=False)
-            trouble = next((left.pop(0) for part, left in server.plans if part in text and left), "")
+            trouble = "500" if server.breaks_at & body.keys() else ""
+            trouble = trouble or next((left.pop(0) for part, left in server.plans if part in text and left), "")
         time.sleep(server.pause)
         try:
             self.misbehave(trouble, body) if trouble else self.send(200, self.answer(body))

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from saelens_n2g.clients.messages import (
     answer_of,
 )
 from saelens_n2g.clients.pacing import Backoff, Bucket, Limiter, retry_after
+from saelens_n2g.clients.places import Missing, Place, slots
 from saelens_n2g.clients.recording import Recording, Replaying
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.errors import ArtefactError, InputError
@@ -117,6 +119,64 @@ def test_answers_come_back_from_json_as_they_were(text, finish, usage, generated
 def test_requests_that_nobody_could_answer_are_refused(what):
     with pytest.raises(InputError):
         Request(**what)
+
+
+# --- places among a server's tokens ---------------------------------------------------------------------------
+
+
+def cut(text: str, at: set[int]) -> list[str]:
+    ends = sorted({0, len(text)} | {i for i in at if 0 < i < len(text)})
+    return [text[a:b] for a, b in pairwise(ends)]
+
+
+@given(st.text("abc \n", min_size=2, max_size=30), st.sets(st.integers(1, 29)), st.sampled_from(["", "<s>", None]))
+def test_places_are_those_where_a_token_begins(text, at, bos):
+    pieces = cut(text, at)
+    begins = dict(zip(accumulate(map(len, pieces), initial=0), range(len(pieces)), strict=False))
+    if bos is None:  # there is none, and the server says nothing of the first token
+        places, begins = [Place(None, None, {})], {b: i for b, i in begins.items() if i}
+        assume(len(pieces) > 1)
+        pieces = pieces[1:]
+    else:
+        places, begins = [Place(bos, None, {})], {b: i + 1 for b, i in begins.items()}
+    places += [Place(piece, -float(i), {"x": -9.0}) for i, piece in enumerate(pieces, len(places))]
+    for position in range(len(text)):
+        request = Request(prompt=text, max_tokens=0, prompt_logprobs=PromptWish((position,), ("x", "y")))
+        if position in begins:
+            i = begins[position]
+            (slot,) = slots(request, places, 1)
+            assert slot == (position, (places[i].token, -float(i)), (("x", -9.0),), -9.0)
+        else:
+            with pytest.raises(Missing, match="no token begins"):
+                slots(request, places, 1)
+
+
+def test_a_character_that_is_several_tokens_begins_with_the_first():
+    places = [Place("a", None, {}), Place("", -1.0, {}), Place("", -2.0, {}), Place("\u4e2d", -3.0, {})]
+    request = Request(prompt="a\u4e2d", max_tokens=0, prompt_logprobs=PromptWish((1,), ()))
+    assert slots(request, places, 1)[0].actual.logprob == -1.0
+
+
+@pytest.mark.parametrize("tokens", [["The", "cat"], ["The", " \ufffd", "\ufffdat"], ["The", " cat", "</s>"], []])
+def test_tokens_that_do_not_spell_the_prompt_are_of_no_use(tokens):
+    request = Request(prompt="The cat", max_tokens=0, prompt_logprobs=PromptWish((3,), ()))
+    with pytest.raises(Missing, match="do not spell"):
+        slots(request, [Place(token, -1.0, {}) for token in tokens], 1)
+
+
+def test_a_message_that_a_template_could_hold_is_not_guessed_at():
+    def ask(*texts: str) -> list[float]:
+        places = [Place(t, -float(i), {}) for i, t in enumerate(["<user>", texts[-1], "\n", "<assistant>"])]
+        messages = tuple(Message("user", text) for text in texts)
+        wish = PromptWish((0,), ())
+        return [
+            s.actual.logprob for s in slots(Request(messages=messages, max_tokens=0, prompt_logprobs=wish), places, 1)
+        ]
+
+    assert ask("cat") == [-1.0]
+    for texts in (["us"], [" "], ["cat", "cat"]):
+        with pytest.raises(Missing, match="last message"):
+            ask(*texts)
 
 
 # --- the cache's key ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from collections import Counter as Count
@@ -103,6 +104,27 @@ def test_log_probabilities_that_a_server_leaves_out_are_a_failure(server):
     assert (reply.status, reply.retryable) == ("unsupported", False)
 
 
+def test_who_interrupts_a_notebook_waits_for_nobody(server):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    server.pause = 0.1
+    before = signal.signal(signal.SIGALRM, interrupt)
+    loop = asyncio.new_event_loop()
+
+    async def in_a_notebook():
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        return server.client(concurrency=1).ask_many(prompts(50))
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(in_a_notebook())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        loop.close()
+    assert len(server.asked) < 10
+
+
 def test_a_running_loop_is_no_hindrance(server):
     async def in_a_notebook():
         return server.client().ask(Request(prompt="Hi"))
@@ -178,7 +200,14 @@ def test_a_server_without_them_is_found_out_once(server):
     wishes = [Request(prompt=TABLE, max_tokens=0, prompt_logprobs=WISH)] * 3
     assert [reply.status for reply in client.ask_many([*wishes, *prompts(1)])[:3]] == ["unsupported"] * 3
     assert not client.capabilities().prompt_logprobs
-    assert len(server.asked) == 3  # two probes, one prompt
+    assert len(server.asked) == 4  # one without wishes, two probes, one prompt
+
+
+def test_a_server_that_breaks_at_a_field_has_not_the_ability(server):
+    server.abilities, server.breaks_at = set(), {"echo"}
+    client = server.client()
+    assert not client.capabilities().prompt_logprobs
+    assert isinstance(client.ask(prompts(1)[0]), Answer)
 
 
 def test_a_probe_without_reply_says_nothing_about_the_server(server):
@@ -389,7 +418,7 @@ def test_a_key_that_cannot_be_is_refused_unseen(server, monkeypatch, value):
     "settings",
     [{"base_url": "ftp://x/v1"}, {"base_url": "x"}, {"base_url": "http://me:sk-1@x/v1"}, {"key_env": "sk-1"},
      {"base_url": "https://x/v1?key=sk-1"}, {"tries": 0}, {"total_timeout": 0.0}, {"requests_per_minute": -1.0},
-     {"prompt_logprobs": "yes"}],
+     {"prompt_logprobs": "yes"}, {"base_url": "http://sk-1@x:abc/v1"}, {"base_url": "http://x:99999/v1"}],
 )  # fmt: skip
 def test_settings_that_make_no_sense(settings):
     with pytest.raises((InputError, TypeError)) as error:

@@ -104,6 +104,16 @@ def test_places_of_a_chat_are_those_of_the_last_message(chatty, plain):
     assert reply.prompt_logprobs[0].actual.logprob == pytest.approx(want, abs=1e-5)
 
 
+def test_a_message_that_is_in_the_template_too_is_found(chatty, plain):
+    whole = "[user] a s t\n[assistant]"
+    ids = plain.tokenizer(whole)["input_ids"]
+    place = characters(plain, ids).index(whole.index(" t"))
+    wish = PromptWish((3,), ())
+    reply = chatty.ask(Request(messages=(Message("user", "a s t"),), max_tokens=0, prompt_logprobs=wish))
+    want = float(expected(plain, ids)[place - 1, ids[place]])
+    assert reply.prompt_logprobs[0].actual.logprob == pytest.approx(want, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("position", "candidates", "why"),
     [(0, (), "no token with something before it"), (5, (), "character 5 of the prompt"),

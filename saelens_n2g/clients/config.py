@@ -47,7 +47,7 @@ class ClientConfig:
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the limit of generated tokens in chats."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of every request's body, as JSON values."""
+    """Further fields of every request's body, as JSON values. Answers are kept by them; no place for a key."""
     tokenizer: str = ""
     """A model whose tokenizer counts tokens, by hub name or folder; empty estimates them from the text."""
     concurrency: int = 8
@@ -77,6 +77,10 @@ class ClientConfig:
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise InputError("base URL", "http(s)://host[:port]/path without query", repr(_without_user(self.base_url)))
+        try:
+            _ = parts.port
+        except ValueError:
+            raise InputError("base URL", "a port from 0 to 65535", repr(_without_user(self.base_url))) from None
         if parts.username is not None or parts.password is not None:
             raise InputError("base URL", "one without user and password (name a key by key_env)", "one with them")
         if self.key_env and not (set(self.key_env) <= set(string.ascii_letters + string.digits + "_")):
@@ -97,5 +101,4 @@ class ClientConfig:
 
 def _without_user(url: str) -> str:
     """The address as it may be shown: nothing before an @ and nothing after a question mark."""
-    scheme, mark, rest = url.partition("://")
-    return (scheme + mark if mark else "") + (rest or scheme if not mark else rest).rpartition("@")[2].split("?")[0]
+    return url.partition("?")[0].rpartition("@")[2]

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from saelens_n2g.clients.base import Capabilities, Counter, Got, unsupported
-from saelens_n2g.clients.config import ClientConfig
+from saelens_n2g.clients.config import ClientConfig, PromptLogprobs
 from saelens_n2g.clients.counting import chat, estimated
 from saelens_n2g.clients.messages import Answer, Failure, Reply, Request
 from saelens_n2g.clients.openai_shapes import Malformed, Post, parse, post_of, reply_of
 from saelens_n2g.clients.pacing import Backoff, Limiter, retry_after
-from saelens_n2g.clients.probing import next_mode, probe
+from saelens_n2g.clients.probing import control, fine, probe, ways
 from saelens_n2g.clients.registry import register
 from saelens_n2g.clients.trouble import Trouble, refused, without
 from saelens_n2g.errors import InputError
@@ -187,10 +187,18 @@ class HttpClient:
         return await self._persist(session, post, key, size, lambda v: reply_of(request, v, self.config, self.mode))
 
     async def _persist(
-        self, session: "httpx2.AsyncClient", post: Post, key: str, size: int, read: Callable[[Any], Reply]
+        self,
+        session: "httpx2.AsyncClient",
+        post: Post,
+        key: str,
+        size: int,
+        read: Callable[[Any], Reply],
+        *,
+        tries: int | None = None,
     ) -> Answer | Trouble:
         """Send until there is an answer, what is wrong would stay wrong, or it was tried often enough."""
-        for tries in range(1, self.config.tries + 1):
+        allowed = tries or self.config.tries
+        for tried in range(1, allowed + 1):
             await self._turn(size)
             trouble = await self._once(session, post, read)
             if isinstance(trouble, Answer) or not trouble.failure.retryable:
@@ -200,10 +208,10 @@ class HttpClient:
                 more = f"{trouble.failure.detail}; the server wants to be left alone for {wait:.0f} s"
                 return trouble._replace(failure=replace(trouble.failure, detail=more))
             self.limiter.pause(self.clock() + wait)
-            if tries == self.config.tries:
-                said = f"{trouble.failure.detail} (tried {tries} times)"
+            if tried == allowed:
+                said = f"{trouble.failure.detail} (tried {tried} times)"
                 return trouble._replace(failure=replace(trouble.failure, detail=said))
-            await self.sleep(wait + self.backoff.wait(key, tries - 1))
+            await self.sleep(wait + self.backoff.wait(key, tried - 1))
         return trouble
 
     async def _turn(self, tokens: int) -> None:
@@ -261,16 +269,19 @@ class HttpClient:
 
     async def _probe(self, session: "httpx2.AsyncClient") -> Trouble | None:
         """Find the way in which the server gives them; the trouble of a server that cannot be asked now."""
-        mode = next_mode(None, self.config)
-        while mode != "none":
+        plain = await self._persist(session, control(self.config), "probe", 8, fine)
+        if isinstance(plain, Trouble):
+            return plain
+        found: PromptLogprobs = "none"
+        for mode in ways(self.config):
             post, read = probe(self.config, mode)
-            reply = await self._persist(session, post, f"probe {mode}", 8, read)
+            reply = await self._persist(session, post, f"probe {mode}", 8, read, tries=min(2, self.config.tries))
             if isinstance(reply, Answer):
+                found = mode
                 break
-            if reply.fatal or reply.failure.retryable:
-                return reply
-            mode = next_mode(mode, self.config)
-        self.mode = mode
+            if reply.failure.status in ("rate_limit", "timeout", "connection", "malformed"):
+                return reply  # no word on what the server can do
+        self.mode = found
         return None
 
 
@@ -319,10 +330,25 @@ async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
 
 
 def in_a_loop(work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
-    """Run a coroutine to its end, also where a loop is running in this thread already, as in a notebook."""
+    """Run a coroutine to its end, also where a loop is running in this thread already, as in a notebook. Whoever
+    interrupts the waiting ends the work."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work())
+    running: list[Callable[[], object]] = []
+
+    async def main() -> Value:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        running.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work()
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(work())).result()
+        future = thread.submit(lambda: asyncio.run(main()))
+        try:
+            return future.result()
+        except BaseException:
+            if running and not future.done():
+                running[0]()
+            raise

@@ -43,26 +43,36 @@ def _slot(position: int, place: Place, wish: PromptWish, top: int) -> PromptSlot
 
 
 def _located(request: Request, places: Sequence[Place]) -> dict[int, int]:
-    """Position in the text -> index among the server's tokens, which may have a template or a BOS around the text.
+    """Position in the text -> index among the server's tokens.
 
-    The text is looked for in what the tokens spell together, from the end. Raises `Missing` if they spell it
-    differently (characters cut into bytes do) or if no token begins at a position.
+    Raises `Missing` if the tokens spell the text differently, as some servers' do where characters are cut into bytes,
+    or if no token begins at a position.
     """
     wish = request.prompt_logprobs
     assert wish is not None
-    first = 1 if places and places[0].token is None else 0
-    spelled = "".join(place.token or "" for place in places)
     begins = accumulate((len(place.token or "") for place in places), initial=0)
-    index = {begin: i for i, begin in zip(range(len(places)), begins, strict=False) if i >= first}
-    text = request.text
-    start = spelled.rfind(text)
-    if start < 0 and first and spelled and text.endswith(spelled):
-        start = len(spelled) - len(text)  # the first token, of which nothing is said, is part of the text
-    if start < 0 and spelled.rfind(text.strip()) >= 0 and text.strip():  # templates take the space off messages
-        start = spelled.rfind(text.strip()) - (len(text) - len(text.lstrip()))
-    elif start < 0 and not (first and spelled and text.endswith(spelled)):
-        raise Missing("the server's tokens do not spell the prompt; token ids as prompt would do")
+    index: dict[int, int] = {}
+    for i, (place, begin) in enumerate(zip(places, begins, strict=False)):
+        if place.logprob is not None or place.token:  # a BOS is often written as nothing
+            index.setdefault(begin, i)  # of a character that is several tokens, the first
+    start = _start(request, places)
     for position in wish.positions:
         if start + position not in index:
             raise Missing(f"no token begins at character {position} of the prompt")
     return {position: index[start + position] for position in wish.positions}
+
+
+def _start(request: Request, places: Sequence[Place]) -> int:
+    """Where the text begins in what the tokens spell together; negative by as much as is in a first token of which
+    nothing is said."""
+    spelled, text = "".join(place.token or "" for place in places), request.text
+    silent = bool(places) and places[0].token is None
+    if not request.messages:
+        if not spelled.endswith(text) and not (silent and spelled and text.endswith(spelled)):
+            raise Missing("the server's tokens do not spell the prompt; token ids as prompt would do")
+        return len(spelled) - len(text)
+    bare = text.strip()  # templates take the space off messages
+    times = sum(message.text.count(bare) for message in request.messages) if bare else 0
+    if not bare or spelled.count(bare) != times:
+        raise Missing("the server's tokens do not spell the last message, or its text is in the template too")
+    return spelled.rfind(bare) - (len(text) - len(text.lstrip()))

@@ -53,7 +53,7 @@ class Speller:
         skip, text, start = len(self.front), request.prompt, 0
         if request.messages:
             skip, text = 0, self._rendered(request.messages, ask=True)
-            start = _last(text, request.text)
+            start = self._last(request.messages, text)
         index = {begin: i + skip for begin, i in self._begins(ids[skip:], text).items()}
         for position in wish.positions:
             if index.get(start + position, 0) == 0:  # index 0 has nothing before it
@@ -108,13 +108,18 @@ class Speller:
             raise Refused(f"the chat template: {' '.join(str(error).split())[:200]}") from None
         return text
 
+    def _last(self, messages: Sequence[Message], rendered: str) -> int:
+        """Where the last message's text stands in what the template made of all: where another text would."""
+        text, marker = messages[-1].text, "here"
+        while any(marker in message.text for message in messages) or marker in rendered:
+            marker += "!"
+        other = self._rendered([*messages[:-1], Message(messages[-1].role, marker)], ask=True)
+        start, bare = other.find(marker), text.strip()
+        if start >= 0 and rendered.startswith(text, start):
+            return start
+        if start < 0 or not bare or not rendered.startswith(bare, start):
+            raise Missing("the chat template changes the last message")
+        return start - (len(text) - len(text.lstrip()))  # it takes the space off
+
     def _templated(self, text: str) -> tuple[int, ...]:
         return tuple(self.inner(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _last(rendered: str, text: str) -> int:
-    """Where the last message stands in what the template made, which may have taken the space off it."""
-    for shown, cut in ((text, 0), (text.strip(), len(text) - len(text.lstrip()))):
-        if shown and (at := rendered.rfind(shown)) >= 0:
-            return at - cut
-    raise Missing("the chat template changes the last message")
