@@ -16,7 +16,9 @@ from saelens_n2g.clients.huggingface import HuggingFaceClient
 from saelens_n2g.clients.messages import Answer, Message, PromptWish, Request
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.clients.running import Sampler
+from saelens_n2g.clients.spelling import Speller
 from saelens_n2g.errors import InputError
+from saelens_n2g.subject import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,6 +126,34 @@ def test_what_is_no_place_and_no_token_fails(client, position, candidates, why):
     reply = client.ask(Request(prompt="The cat", max_tokens=0, prompt_logprobs=wish))
     assert (reply.status, reply.retryable) == ("unsupported", False)
     assert why in reply.detail
+
+
+def sentence_piece() -> Speller:
+    """As of Llama 2: a BOS in front, a space before whatever comes first, spaces within pieces."""
+    from tokenizers import Tokenizer as Words
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", "\u2581the", "\u2581cat", "\u2581", "\n", "5", "\u25815", "the"]
+    built = Words(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    built.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split("\u2581", "merged_with_next")]
+    )
+    built.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    built.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return Speller(
+        Tokenizer(PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
+    )
+
+
+def test_a_tokenizer_that_puts_a_space_in_front():
+    speller = sentence_piece()
+    request = Request(prompt="the cat\n5\n5", max_tokens=0, prompt_logprobs=PromptWish((0, 3, 8, 10), ()))
+    ids = speller.ids(request)
+    assert ids == (1, 3, 4, 6, 7, 6, 7)
+    assert speller.places(request, ids) == (1, 2, 4, 6)  # the BOS stands before the first
+    assert [speller.candidate(text) for text in ("5", " 5", " cat", "55")] == [7, 8, 4, None]
 
 
 # --- the shared beginning -------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saelens_n2g.errors import InputError
+
 KEPT = 2
 """Prefixes whose keys and values are held."""
 
@@ -32,12 +34,16 @@ class Read(NamedTuple):
 
 
 class Reader:
-    """Runs a Hugging Face causal language model, one row at a time."""
+    """Runs a Hugging Face causal language model, one row at a time. Raises `InputError` for one without attention."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.device = model, next(model.parameters()).device
         self.prefixes: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self.keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        if "past_key_values" not in takes:
+            kind = type(model).__name__
+            raise InputError(f"model of class {kind}", "one that takes keys and values from before", "another kind")
+        self.keeps = "logits_to_keep" in takes
 
     def read(self, ids: Sequence[int], split: int, wanted: Sequence[int]) -> Read:
         """Run `ids`, the first `split` of them as a prefix that others share.
