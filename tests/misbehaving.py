@@ -122,6 +122,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(int(trouble), {"error": {"message": f"trouble with {self.headers.get('Authorization')}"}})
         elif trouble.startswith("429 "):
             self.send(429, {"error": {"message": "slower"}}, Retry_After=trouble.removeprefix("429 "))
+        elif trouble == "elsewhere":
+            self.send(307, {}, Location=f"{self.server.url}/elsewhere")
         elif trouble == "no credit":
             self.send(429, {"error": {"message": "no credit", "code": "insufficient_quota"}})
         elif trouble == "malformed":

@@ -157,6 +157,13 @@ def test_a_character_that_is_several_tokens_begins_with_the_first():
     assert slots(request, places, 1)[0].actual.logprob == -1.0
 
 
+def test_the_prompts_own_token_says_nothing_of_those_that_are_not_listed():
+    places = [Place("a", None, {}), Place("b", -9.0, {"x": -1.0, "y": -2.0, "b": -9.0})]
+    request = Request(prompt="ab", max_tokens=0, prompt_logprobs=PromptWish((1,), ("z", "b")))
+    (slot,) = slots(request, places, 2)  # a server that lists the two likeliest, and the own one beside them
+    assert (slot.candidates, slot.bound) == ((("b", -9.0),), -2.0)
+
+
 @pytest.mark.parametrize("tokens", [["The", "cat"], ["The", " \ufffd", "\ufffdat"], ["The", " cat", "</s>"], []])
 def test_tokens_that_do_not_spell_the_prompt_are_of_no_use(tokens):
     request = Request(prompt="The cat", max_tokens=0, prompt_logprobs=PromptWish((3,), ()))
@@ -466,6 +473,11 @@ def test_no_minute_sees_more_than_its_share(per_minute, burst, steps):
 def test_a_request_larger_than_the_burst_is_let_through_and_paid_for():
     bucket = Bucket(60.0, 1.0)
     assert [bucket.take(10.0, 0.0), bucket.take(1.0, 0.0), bucket.take(1.0, 100.0)] == [9.0, 10.0, 0.0]
+
+
+def test_rest_is_saved_up_no_further_than_the_burst():
+    bucket = Bucket(60.0, 2.0)
+    assert [bucket.take(1.0, 0.0), *(bucket.take(1.0, 1000.0) for _ in range(4))] == [0.0, 0.0, 0.0, 1.0, 2.0]
 
 
 def test_a_limiter_takes_the_longest_wait():

@@ -276,6 +276,12 @@ def test_a_refusal_is_no_answer(server):
     assert (reply.status, reply.detail) == ("filtered", "refused: I will not.")
 
 
+def test_nobody_is_followed_elsewhere_with_the_key(server):
+    server.plan("number 0", "elsewhere")
+    assert server.client().ask(prompts(1)[0]).status == "rejected"
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("trouble", ["401", "402", "404", "no credit"])
 def test_after_trouble_that_is_everybodys_nobody_else_asks(server, trouble):
     server.plan("number", *[trouble] * 100)

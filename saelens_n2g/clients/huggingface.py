@@ -186,7 +186,7 @@ class HuggingFaceClient:
 
     def _ready(self) -> Reader:
         if self._reader is None:
-            # Weights are drawn before they are read; the caller's random numbers must not depend on it.
+            # Some classes draw weights before they read them; the caller's random numbers must not depend on it.
             with quiet(), torch.random.fork_rng(devices=[]):
                 model, info = self._loaded(
                     "AutoModelForCausalLM", dtype=getattr(torch, self.config.dtype), output_loading_info=True
