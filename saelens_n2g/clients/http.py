@@ -69,6 +69,7 @@ class HttpClient:
         self.backoff = Backoff(config.backoff, config.longest_wait, config.seed)
         self.mode = config.prompt_logprobs
         self._tokenizer: Any = None
+        self._certificates: Any = None
         self._key()
 
     @property
@@ -150,10 +151,13 @@ class HttpClient:
         import httpx2
 
         key = self._key()
+        if self._certificates is None:  # reading them takes longer than a request may
+            self._certificates = httpx2.create_ssl_context(trust_env=self.config.proxies)
         async with httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(self.config.read_timeout, connect=self.config.connect_timeout, pool=None),
             limits=httpx2.Limits(max_connections=self.config.concurrency),
+            verify=self._certificates,
             trust_env=self.config.proxies,
             follow_redirects=False,  # the key goes to nobody else
         ) as session:
