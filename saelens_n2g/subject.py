@@ -23,6 +23,8 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+_VALUES = 2**23
+"""Values of streams that are held at once while their norm is differentiated."""
 
 
 class Tokenizer:
@@ -294,25 +296,29 @@ class Subject(Tokenizer):
 
         return self._read(ids, sites, [(self.check(site).hook, splice)])
 
-    def direct_effect(
-        self, x: Float[Tensor, "n d_model"], direction: Float[Tensor, "d_model"]
-    ) -> Float[Tensor, "d_vocab"]:
-        """Logit lens of a direction: change of the logits per unit of `direction` added to the final residual stream,
-        through the final norm and the unembedding alone, averaged over streams `x`.
+    def direct_effects(
+        self, x: Float[Tensor, "n d_model"], directions: Float[Tensor, "k d_model"]
+    ) -> Float[Tensor, "k d_vocab"]:
+        """Logit lens of directions: change of the logits per unit of each added to the final residual stream, through
+        the final norm and the unembedding alone, averaged over streams `x`.
 
-        The norm is taken as linear about each x, so that the direction is seen at the scale at which the model sees it:
+        The norm is taken as linear about each x, so that a direction is seen at the scale at which the model sees it:
         a central difference of a hundredth of the length of x, of a quarter in half precision, where what is rounded
         away would be as large as the difference. A bias of the unembedding is no effect.
         """
         step = 1e-2 if self.dtype == torch.float32 else 0.25
-        x, direction = x.to(self.device, self.dtype), direction.to(self.device, self.dtype)
-        ways = direction * (step * x.norm(dim=-1, keepdim=True) / direction.norm())
+        x, directions = x.to(self.device, self.dtype), directions.to(self.device).float()
+        lengths = directions.norm(dim=-1, keepdim=True)
+        far, slopes = step * x.float().norm(dim=-1, keepdim=True), []
         with torch.inference_mode():
-            up, down = (self.bridge.ln_final((x + sign * ways)[None]).float()[0] for sign in (1, -1))
-            slope = (up - down) / (2 * ways.norm(dim=-1, keepdim=True) / direction.norm())
-            none = torch.zeros_like(slope[:1])
-            out: Tensor = self.bridge.unembed(torch.stack([slope.mean(0, keepdim=True), none]).to(self.dtype)).float()
-        return out[0, 0] - out[1, 0]
+            for ways in torch.nn.functional.normalize(directions, dim=-1).split(max(1, _VALUES // x.numel())):
+                both = [
+                    self.bridge.ln_final((x + sign * far * ways[:, None]).to(self.dtype)).float() for sign in (1, -1)
+                ]
+                slopes.append(((both[0] - both[1]) / (2 * far)).mean(1))
+            slope = torch.cat([torch.cat(slopes) * lengths, torch.zeros_like(directions[:1])])
+            out: Tensor = self.bridge.unembed(slope[None].to(self.dtype))[0].float()
+        return out[:-1] - out[-1]
 
     @contextmanager
     def behind(

@@ -75,6 +75,23 @@ def exemplar_file(unit: str, maximum: float, seed: int) -> dict[str, Any]:
     return {**head, "duplicates_left_out": 0, **sets, "provenance": provenance(seed)}
 
 
+def logits_file(unit: str, seed: int) -> dict[str, Any]:
+    """Effects of a unit on the next token."""
+    draw = random.Random(f"{unit} {seed} logits")
+    values = [round(draw.random(), 3) for _ in range(20)]
+
+    def side(sign: int, some: list[float]) -> list[dict[str, Any]]:
+        tokens = [draw.randrange(14) for _ in some]
+        return [
+            {"id": token, "token": STRINGS[token], "logit": sign * value}
+            for token, value in zip(tokens, sorted(some, reverse=True), strict=True)
+        ]
+
+    moments = {"deviation": 0.25, "skew": draw.choice([None, 0.5]), "kurtosis": draw.choice([None, 3.5])}
+    head = {"format": "saelens-n2g/logits", "version": 1, "unit": unit, "vocabulary": 14, "positions": 6}
+    return {**head, "raised": side(1, values[:10]), "lowered": side(-1, values[10:]), **moments, "provenance": {}}
+
+
 def make_comparison(folder: Path, *, units: int = 5, seed: int = 0, layer: int = 1, first: int = 0) -> Path:
     """A finished comparison of neurons and a dictionary, indices from `first` on."""
     shared = provenance(seed)
@@ -94,6 +111,8 @@ def _unit(work: Path, name: str, seed: int, shared: dict[str, Any]) -> UnitResul
     write_text(work / "graphs" / f"{stem}.svg", graph.to_svg())
     write_text(work / "graphs" / f"{stem}.dot", graph.to_dot())
     write_json(work / "exemplars" / f"{stem}.json", exemplar_file(name, graph.max_activation, seed))
+    if not name.endswith("/neurons/1"):  # as in runs of before
+        write_json(work / "logits" / f"{stem}.json", logits_file(name, seed))
     index = int(name.rpartition("/")[2])
     return UnitResult(
         index=index,
@@ -138,8 +157,11 @@ def _basis(name: str, site: str, units: tuple[UnitResult, ...]) -> BasisResult:
     )
 
 
-def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2)) -> Path:
-    """A finished study of neurons and a dictionary; the last unit of every cell has no graph."""
+def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2), exemplars: bool = True) -> Path:
+    """A finished study of neurons and a dictionary; the last unit of every cell has no graph.
+
+    exemplars: whether they are kept, as studies of before did not.
+    """
     from saelens_n2g.study.records import Cell
     from saelens_n2g.study.results import StudyResult
 
@@ -149,7 +171,7 @@ def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2))
         for name, kind in names.items():
             place = folder / "layers" / f"{layer:02d}" / name
             with publishing(place, {"key": "made by hand"}) as work:
-                cell = _cell(layer, name, kind, seed, shared, work)
+                cell = _cell(layer, name, kind, seed, shared, work, exemplars)
                 write_json(work / "cell.json", asdict(cell))
             assert isinstance(cell, Cell)
             cells.append(cell)
@@ -161,7 +183,7 @@ def make_study(folder: Path, *, seed: int = 0, layers: tuple[int, ...] = (0, 2))
     return folder
 
 
-def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], work: Path) -> Any:
+def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], work: Path, exemplars: bool) -> Any:
     from saelens_n2g.study.records import Cell, UnitRecord
 
     units = []
@@ -170,7 +192,10 @@ def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], w
         graph = some_graph(unit, seed, shared)
         if not failed:
             write_json(work / "graphs" / f"{unit.replace('/', '_')}.json", graph.to_dict())
-        write_json(work / "exemplars" / f"{unit.replace('/', '_')}.json", exemplar_file(unit, 2.0, seed))
+        if exemplars:
+            write_json(work / "exemplars" / f"{unit.replace('/', '_')}.json", exemplar_file(unit, 2.0, seed))
+        if name != "neurons":
+            write_json(work / "logits" / f"{unit.replace('/', '_')}.json", logits_file(unit, seed))
         units.append(
             UnitRecord(
                 name=unit,
@@ -196,10 +221,15 @@ def _cell(layer: int, name: str, kind: str, seed: int, shared: dict[str, Any], w
             )
         )
     more = {"twins": None, "massive_tokens": 0.0, "massive_square": 0.0, "facts": {"costs": {"calls": layer}}}
+    more["facts"]["logits"] = {"vocabulary": 14, "positions": 6, "missing": MISSING if name == "neurons" else None}
     head = {"layer": layer, "basis": name, "title": name, "site": f"{layer}.{kind}", "n_features": 64}
     return Cell(**head, signs="rectified", counts={"examined": 3}, **more, units=tuple(units))
 
 
+MISSING = (
+    "direct effects at MLP of layer 0: expected a block that adds its outputs to the stream as they are, found not"
+)
+"""Why units of the study's neurons have no effects."""
 SPECIAL = "<s>"
 """A special token of the tokenizer below, as text."""
 

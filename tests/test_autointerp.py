@@ -28,7 +28,7 @@ from saelens_n2g.autointerp.predictors import (
     predictors,
     register_predictor,
 )
-from saelens_n2g.autointerp.reading import Reading, units_of
+from saelens_n2g.autointerp.reading import FORMATS, Reading, units_of
 from saelens_n2g.autointerp.scores import METRICS, SETS, score_tokens, sets_of
 from saelens_n2g.errors import ArtefactError, InputError, UnitError
 from saelens_n2g.explanations.tables import BackoffTable
@@ -154,6 +154,14 @@ def test_units_of_a_comparison_are_read_as_shares_of_the_maximum(tmp_path):
     assert one.load(Reading(excerpts=2)).checksum == evidence.checksum
     held = one.load(Reading(hold_back=0.5))
     assert [len(held.of(s)) for s in ("fit", "calibration", "test")] == [2, 1, 6]
+
+
+def test_formats_that_are_read_are_those_that_are_written():
+    from saelens_n2g.comparison import results as comparison
+    from saelens_n2g.imports import config as imports
+    from saelens_n2g.study import results as study
+
+    assert {one.FORMAT: one.VERSION for one in (comparison, study, imports)} == FORMATS
 
 
 def test_units_of_a_study_without_graph_are_there_too(tmp_path):

@@ -1,6 +1,8 @@
 """Sentences and who reads them: templates of graphs and tables, the reader of quotes, the embedding simulator."""
 
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_autointerp import excerpt, unit
 
-from saelens_n2g.autointerp import embedding, phrases
+from saelens_n2g.autointerp import phrases
 from saelens_n2g.autointerp.controls import NEUTRAL
 from saelens_n2g.autointerp.embedding import Embedding, words_of
 from saelens_n2g.autointerp.explainers import Explained, Explainer, explainers, make_explainer, register_explainer
@@ -289,10 +291,7 @@ def test_a_word_is_predicted_by_its_cosine_with_the_sentence_and_asked_once():
 
 
 def test_without_sentence_transformers_the_embedding_simulator_says_what_is_missing(monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(embedding.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(InputError, match="pip install sentence-transformers"):
         make_simulator("embedding", {"model": "x"})
 
@@ -306,7 +305,9 @@ def test_sentence_transformers_is_asked_for_arrays(monkeypatch):
             assert not show_progress_bar
             return np.eye(len(texts), dtype=np.float32)
 
-    monkeypatch.setattr(embedding.importlib, "import_module", lambda _: type("M", (), {"SentenceTransformer": Model}))
+    fake = types.ModuleType("sentence_transformers")
+    fake.SentenceTransformer = Model
+    monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
     simulator = make_simulator("embedding", {"model": "x"})
     assert simulator.settings == {"model": "x", "version": 1}
     assert simulator.simulate("y", [excerpt([0.0, 0.0])]).predictions[0].tolist() == [0.0, 0.0]

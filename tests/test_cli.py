@@ -544,7 +544,7 @@ def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
 
     ran = run("case", *options, "--unit", "1.mlp_post/neurons/3")
     assert ran.code == 0, ran.err
-    assert "Logit lens" not in ran.out, "it does not write to the stream itself"
+    assert "**Logit lens**" in ran.out, "what it writes through the MLP's last matrix"
     for more, named in (
         (["--pattern", "("], ["pattern", "a regular expression"]),
         (["--windows", 0], ["option windows", ">= 1"]),

@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from tiny import VOCABULARY, WIDTH, PlainModel
+from transformers import AutoModelForCausalLM
 
 from saelens_n2g.activations import Harvest
+from saelens_n2g.causal.effects import final_streams
 from saelens_n2g.comparison import page, run, workspace
 from saelens_n2g.comparison.config import METHOD, RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.results import EXPLAINERS, METRICS, TEXTS, ComparisonResult
@@ -92,12 +95,14 @@ def test_the_report_is_complete(done):
     assert all(len(basis.units) >= 2 for basis in done.result.bases)
     for unit in explained:
         stem = unit.name.replace("/", "_")
-        names = {f"graphs/{stem}.{ending}" for ending in ("json", "svg", "dot")} | {f"exemplars/{stem}.json"}
+        names = {f"graphs/{stem}.{ending}" for ending in ("json", "svg", "dot")} | {
+            f"{part}/{stem}.json" for part in ("exemplars", "logits")
+        }
         assert names <= files
         assert {unit.graph_file, unit.svg_file} <= names
         assert unit.name in (done.report / "index.html").read_text()
-    extra = {f for f in files if f.startswith(("graphs/", "exemplars/"))}
-    assert len(extra) == 4 * len(explained)
+    extra = {f for f in files if f.startswith(("graphs/", "exemplars/", "logits/"))}
+    assert len(extra) == 5 * len(explained)
     assert not (done.folder / "activations").exists(), "activations are the largest thing by far"
     assert not list(done.folder.rglob("*.tmp"))
     assert not (done.folder / "dictionary" / "checkpoints").exists()
@@ -231,6 +236,34 @@ def test_scores_follow_from_the_stored_graph_and_the_model_itself(done, plain, b
 
 def stem(unit) -> str:
     return unit.name.replace("/", "_") + ".json"
+
+
+def test_logit_effects_are_derivatives_of_the_plain_models_logits(done, tiny_model):
+    """Along what each unit writes, read from the files that say so, about the streams that are said."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    subject, windows = Subject.load(str(tiny_model), device="cpu"), Windows.load(done.folder / "text")
+    fit, _ = split_documents(windows, test_share=done.config.text.test_share, seed=done.config.seed)
+    streams = final_streams(subject, windows.subset(fit), seed=done.config.seed)
+    head = torch.nn.Sequential(model.model.norm, model.get_output_embeddings())
+    slopes = torch.stack([torch.autograd.functional.jacobian(head, x) for x in streams]).mean(0)
+    decoder = load_file(done.folder / "dictionary" / "sae" / "sae_weights.safetensors")["W_dec"]
+    writes = {"neurons": model.model.layers[LAYER].mlp.down_proj.weight.detach().T, "sae": torch.from_numpy(decoder)}
+    for basis in done.result.bases:
+        assert basis.facts["logits"] == {"vocabulary": VOCABULARY, "positions": len(streams), "missing": None}
+        for unit in basis.units:
+            stored = json.loads((done.report / "logits" / stem(unit)).read_text())
+            assert stored["unit"] == unit.name
+            assert [len(stored[side]) for side in ("raised", "lowered")] == [10, 10]
+            if basis.name not in writes:
+                continue
+            change = slopes @ writes[basis.name][unit.index]
+            change = (change - change.mean()).double()
+            for side in ("raised", "lowered"):
+                for one in stored[side]:
+                    assert one["token"] == subject.string(one["id"])
+                    assert one["logit"] == pytest.approx(float(change[one["id"]]), rel=1e-2, abs=1e-4)
+            assert stored["raised"][0]["logit"] == pytest.approx(float(change.max()), rel=1e-2)
+            assert stored["deviation"] == pytest.approx(float(change.std(correction=0)), rel=1e-2)
 
 
 def test_exemplars_show_what_the_model_does(done, plain):

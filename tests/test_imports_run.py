@@ -24,9 +24,11 @@ from tiny import HIDDEN, MLP, WIDTH, PlainModel
 from saelens_n2g import cli
 from saelens_n2g.bases.formats import Dictionary, SaeMetadata, save_saelens
 from saelens_n2g.bases.neurons import NeuronBasis
+from saelens_n2g.causal.effects import direct_effects, final_streams
 from saelens_n2g.commands.imports import import_files
 from saelens_n2g.comparison.config import RunConfig, SubjectConfig, TextConfig
 from saelens_n2g.comparison.fitting import mask_id
+from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.exemplars import Exemplar
 from saelens_n2g.graphs.evidence import Evidence
@@ -138,6 +140,23 @@ def test_the_graph_is_that_of_the_windows_themselves(imported, found, subject):
         assert isinstance(graph, Graph)
         expected = {k: v for k, v in json.loads(json.dumps(graph.to_dict())).items() if k != "provenance"}
         assert graphs_in(imported)[f"{LAYER}.mlp_post_neurons_{unit}.json"] == expected
+
+
+def test_logit_effects_are_taken_about_the_published_fit_texts(imported, subject):
+    """There need be no other text; BOS goes before each, as it does everywhere."""
+    rows = [[0, *e.tokens] for unit in UNITS for e in exemplars_of(imported, unit)["fit"]]
+    tokens, lengths = np.ones((len(rows), max(map(len, rows))), dtype=np.int32), [len(row) for row in rows]
+    for at, row in zip(tokens, rows, strict=True):
+        at[: len(row)] = row
+    lengths_of = np.array(lengths, dtype=np.int32)
+    windows = Windows(tokens, lengths_of, np.zeros_like(lengths_of), ("x",), subject.bos_id, "x")
+    streams = final_streams(subject, windows)
+    for unit, effect in zip(UNITS, direct_effects(subject, NeuronBasis(SITE, MLP), UNITS, streams), strict=True):
+        stored = read_json(imported / "report" / "logits" / f"{LAYER}.mlp_post_neurons_{unit}.json")
+        for side, pairs in (("raised", effect.raised), ("lowered", effect.lowered)):
+            assert [one["id"] for one in stored[side]] == [token for token, _ in pairs]
+            assert [one["logit"] for one in stored[side]] == pytest.approx([value for _, value in pairs], rel=1e-4)
+        assert stored["positions"] == len(streams)
 
 
 def test_windows_are_split_and_scores_are_those_of_the_held_out_ones(imported):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from atlases import make_comparison, make_study
+from atlases import MISSING, make_comparison, make_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ from saelens_n2g.store.services import graph_of
 from saelens_n2g.store.writer import Writer
 
 LOADED = "import sys, saelens_n2g.store.collect, saelens_n2g.store.search; print(*sys.modules)"
-SERVICES = ["drawing", "explanation", "neuron2graph", "neuroscope", "provenance", "similarity", "statistics"]
+SERVICES = ["drawing", "explanation", "logits", "neuron2graph", "neuroscope", "provenance", "similarity", "statistics"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_what_is_there(filled):
             "tied-R2": ("resid_post", [(0, 3, 64), (2, 3, 64)]),
         }
         assert store.services(store.unit_id("toy", "sae", 1, 2)) == SERVICES
-        without_graph = ["explanation", "neuroscope", "provenance", "statistics"]
+        without_graph = ["explanation", "logits", "neuroscope", "provenance", "statistics"]
         assert store.services(store.unit_id("toy", "tied-R2", 0, 21)) == without_graph
         texts = store.body(store.unit_id("toy", "tied-R2", 0, 21), "neuroscope").json()["texts"]
         assert {text["predicted"] for text in texts} == {None}
@@ -151,6 +151,20 @@ def test_units_of_a_study_say_what_its_cells_say(filled, runs, name):
             assert values["neuron2graph"]["graphviz"] == graph.to_dot()
             assert values["drawing"]["svg"] == graph.to_svg()
         assert ("neuron2graph" in values) == (known["failure"] is None)
+
+
+def test_logit_effects_are_those_of_the_file_and_may_be_missing(filled, runs):
+    """Runs of before kept none, and of some models they are not known: both are collected, the reason too."""
+    kept = read_json(runs / "study" / "layers" / "02" / "tied-R2" / "logits" / "2.resid_post_tied-R2_21.json")
+    with Store.open(filled) as store:
+        value = store.body(store.unit_id("toy", "tied-R2", 2, 21), "logits").json()
+        assert value == {name: kept[name] for name in value}
+        assert set(kept) - set(value) == {"format", "version", "unit", "provenance"}
+        for basis, layer, index, there in (("neurons", 1, 1, False), ("neurons", 1, 2, True), ("neurons", 0, 3, False)):
+            assert ("logits" in store.services(store.unit_id("toy", basis, layer, index))) == there
+        (layer,) = (one for one in store.layers("toy") if (one.basis, one.layer) == ("neurons", 0))
+        assert store.layer_body(layer.id, "statistics").json()["facts"]["logits"]["missing"] == MISSING
+        assert "logits" not in layer.provenance["facts"], "how effects were found says nothing of what units are"
 
 
 def test_nodes_of_the_graph_are_those_that_a_path_needs():
@@ -759,12 +773,14 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(value))
 
 
-GRAPH, EXEMPLARS = "graphs/1.resid_post_sae_3.json", "exemplars/1.resid_post_sae_3.json"
+GRAPH, EXEMPLARS, LOGITS = (f"{part}/1.resid_post_sae_3.json" for part in ("graphs", "exemplars", "logits"))
 CASES = {
     "truncated graph": (GRAPH, lambda p: p.write_text(p.read_text()[:100])),
     "another unit's graph": (GRAPH, lambda p: edit(p, lambda v: v.update(unit="1.resid_post/sae/4"))),
     "foreign graph": (GRAPH, lambda p: p.write_text('{"format": "dot"}')),
     "a graph that is a list": (GRAPH, lambda p: p.write_text("[]")),
+    "another unit's effects": (LOGITS, lambda p: edit(p, lambda v: v.update(unit="1.resid_post/sae/4"))),
+    "half of the effects": (LOGITS, lambda p: edit(p, lambda v: v.pop("lowered"))),
     "no exemplars": (EXEMPLARS, lambda p: p.unlink()),
     "another unit's exemplars": (EXEMPLARS, lambda p: edit(p, lambda v: v.update(unit="1.resid_post/sae/4"))),
     "fewer activations": (EXEMPLARS, lambda p: edit(p, lambda v: v["fit"][0]["activations"].pop())),

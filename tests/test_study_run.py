@@ -99,6 +99,9 @@ def test_a_study_leaves_its_report_and_the_graphs(done):
             assert max(max(text["activations"]) for text in texts["fit"]) == pytest.approx(
                 unit.max_activation, abs=1e-5
             )
+            effects = json.loads((place.parent.parent / "logits" / f"{place.name}.json").read_text())
+            assert (effects["unit"], len(effects["raised"]), len(effects["lowered"])) == (unit.name, 10, 10)
+            assert cell.facts["logits"]["missing"] is None
             assert (graph.n_nodes, graph.n_paths, unit.failure) == (unit.nodes, unit.paths, None)
     assert result.provenance["config"]["layers"] == [0, 2]
     assert str(folder) not in (folder / "report" / "results.json").read_text(), "what is made here has no path"

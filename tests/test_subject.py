@@ -449,26 +449,42 @@ class TestDirectEffect:
     def test_is_the_mean_derivative_of_the_logits(self, subject, folders, architecture, length):
         generator = torch.Generator().manual_seed(1)
         x = 2 * torch.randn(5, WIDTH, generator=generator)
-        direction = length * torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0)
+        directions = length * torch.nn.functional.normalize(torch.randn(3, WIDTH, generator=generator), dim=1)
         head = self.head(folders / architecture, architecture)
-        slopes = [torch.autograd.functional.jvp(head, one, direction)[1] for one in x]
-        found = subject.direct_effect(x, direction)
-        assert found.shape == (subject.d_vocab,)
-        torch.testing.assert_close(found, torch.stack(slopes).mean(0), rtol=1e-3, atol=1e-3 * length)
+        slopes = [[torch.autograd.functional.jvp(head, one, d)[1] for one in x] for d in directions]
+        found = subject.direct_effects(x, directions)
+        assert found.shape == (3, subject.d_vocab)
+        wanted = torch.stack([torch.stack(several).mean(0) for several in slopes])
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * length)
+
+    def test_is_the_same_a_few_at_a_time(self, subject, monkeypatch):
+        generator = torch.Generator().manual_seed(4)
+        x, directions = torch.randn(6, WIDTH, generator=generator), torch.randn(7, WIDTH, generator=generator)
+        whole = subject.direct_effects(x, directions)
+        for room in (1, 2 * x.numel()):
+            monkeypatch.setattr("saelens_n2g.subject._VALUES", room)
+            torch.testing.assert_close(subject.direct_effects(x, directions), whole)
+
+    def test_nothing_has_no_effect(self, subject):
+        """Also where the unembedding has a bias; and only what is nothing has none."""
+        x = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(5))
+        found = subject.direct_effects(x, torch.eye(WIDTH)[:2] * torch.tensor([[0.0], [1.0]]))
+        assert found.abs().sum(1)[0] == 0
+        assert found.abs().sum(1)[1] > 0
 
     def test_in_half_precision_it_is_about_the_same(self, subjects, folders, architecture):
         half = Subject.load(str(folders / architecture), device="cpu", dtype="bfloat16")
         generator = torch.Generator().manual_seed(1)
-        x, direction = 2 * torch.randn(20, WIDTH, generator=generator), torch.randn(WIDTH, generator=generator)
-        both = torch.stack([one.direct_effect(x, direction) for one in (half, subjects[architecture])])
+        x, direction = 2 * torch.randn(20, WIDTH, generator=generator), torch.randn(1, WIDTH, generator=generator)
+        both = torch.cat([one.direct_effects(x, direction) for one in (half, subjects[architecture])])
         assert torch.corrcoef(both)[0, 1] > 0.99
 
     def test_the_stream_itself_has_no_effect(self, subject):
         """Both kinds of norm forget the length of a stream."""
         x = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(2))
-        across = torch.randn(WIDTH, generator=torch.Generator().manual_seed(3))
-        along = subject.direct_effect(x, x[0] / x.norm())
-        assert along.abs().max() < 1e-2 * subject.direct_effect(x, across / across.norm()).abs().max()
+        across = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(3))
+        along, beside = subject.direct_effects(x, torch.cat([x / x.norm(), across / across.norm()])).abs().amax(1)
+        assert along < 1e-2 * beside
 
 
 class TestRefusals:

@@ -19,6 +19,7 @@ from saelens_n2g.graphs.condensed import condense
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.server.catalogue import Catalogue
 from saelens_n2g.server.pages import unit as views
+from saelens_n2g.server.pages.effects import effects, signed
 from saelens_n2g.server.pages.exemplars import groups, reading
 from saelens_n2g.server.pages.links import ServerLinks
 from saelens_n2g.server.pages.recorded import UNKNOWN, lines
@@ -50,7 +51,7 @@ def fill(path: Path, *folders: Path) -> Path:
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unit-page")
-    return fill(folder / "atlas.db", make_comparison(folder / "demo"), make_study(folder / "study"))
+    return fill(folder / "atlas.db", make_comparison(folder / "demo"), make_study(folder / "study", exemplars=False))
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +201,54 @@ def test_links_lead_somewhere(client):
             assert client.get(address).status_code in (200, 302, 307), address
     services = [link.words for link in root.one("p", "chips").all("a")]
     assert services == [
-        "drawing", "neuron2graph", "neuron_explainer", "neuroscope", "provenance", "similarity", "statistics"
+        "drawing", "logits", "neuron2graph", "neuron_explainer", "neuroscope", "provenance", "similarity", "statistics"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_effects_on_the_next_token_are_those_of_the_api(client, index):
+    root, body = page(client, f"/viz/toy/1-sae/{index}"), data(client, "logits", f"1-sae/{index}")
+    card = root.one("h2", id="effects-title").parent
+    largest = max(abs(one["logit"]) for side in ("raised", "lowered") for one in body[side])
+    for side, table in zip(("raised", "lowered"), card.all("table", "effect"), strict=True):
+        rows = table.one("tbody").all("tr")
+        said = [(row.one("bdi").text, row.one("td").words) for row in rows]
+        assert said == [(labels.visible(one["token"]), signed(one["logit"], largest)) for one in body[side]]
+        widths = [float(row.one("rect").get("width")) for row in rows]
+        assert widths == pytest.approx([100 * abs(one["logit"]) / largest for one in body[side]], abs=0.06)
+    assert table.all("td")[0].words.startswith("\u2212"), "a real minus"
+    last = card.all("p")[-1].words
+    assert f"{largest / 0.25:.1f} standard deviations (0.25) of all 14 tokens" in last
+    assert ("Kurtosis 3.5" in last) == (body["kurtosis"] is not None)
+
+
+def test_effects_that_are_not_known_are_not_shown_as_none(client):
+    """A unit of a run of before says nothing; one of a model that does not tell says why."""
+    assert not page(client, "/viz/toy/1/1").all("h2", id="effects-title")
+    card = page(client, "/viz/toy/0/3").one("h2", id="effects-title").parent
+    assert card.words.endswith(f"is not known. {atlases.MISSING}")
+    assert not card.all("table")
+    assert client.get("/api/toy/logits/0/3").status_code == 404
+
+
+def test_effects_of_one_card_have_as_many_decimals():
+    assert [signed(v, 0.862) for v in (0.862, 0.05, -0.3)] == ["+0.862", "+0.050", "\u22120.300"]
+    assert [signed(v, 12.345) for v in (12.345, -0.04)] == ["+12.3", "\u22120.0"]
+    assert [signed(v, 0.00123) for v in (0.00123, -0.0004)] == ["+0.00123", "\u22120.00040"]
+    assert signed(-0.00042, 0.0005) == "\u22124.2e\u221204"
+    assert signed(1234.0, 1234.0) == "+1234"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"deviation": 0.0}, {"raised": []}, {"raised": [], "lowered": [], "deviation": 0.0, "kurtosis": None}],
+)
+def test_effects_of_nothing(change):
+    body = {"raised": [{"token": "a", "logit": 0.0}], "lowered": [{"token": "b", "logit": -0.0}], "vocabulary": 2}
+    found = effects({**body, "deviation": 1.0, "skew": None, "kurtosis": 3.0, **change})
+    assert all('width="0.0"' in line.bar for side in (found.raised, found.lowered) for line in side)
+    with pytest.raises(ValueError, match="nan"):
+        effects({**body, "deviation": float("nan"), "kurtosis": None})
 
 
 def test_what_a_reader_must_know(client):
@@ -421,7 +468,7 @@ def test_previous_next_and_random(store_path, client):
     assert not page(client, "/viz/toy/0/3").all("a", rel="prev")
     assert not page(client, "/viz/toy/0/21").all("a", rel="next")
     keys = " ".join(one.get("aria-keyshortcuts") or "" for one in root).split()
-    assert sorted(keys) == ["ArrowLeft", "ArrowRight", "n", "p", "r"]
+    assert sorted(keys) == ["?", "ArrowLeft", "ArrowRight", "n", "p", "r"]
     found = {client.get("/viz/toy/0/random").headers["location"] for _ in range(60)}
     assert found == {f"/viz/toy/0/{index}" for index in indices}
 

@@ -71,8 +71,8 @@ def page(client, path, status=200) -> Tags:
         assert name != "style"
     assert len(tags.all("h1")) == 1
     assert tags.all("html")[0]["lang"] == "en"
-    for control in (*tags.all("input"), *tags.all("button")):
-        assert control.get("type") == "hidden" or control.keys() & {"aria-label", "id"} or tags.all("label"), control
+    for field in tags.all("input"):
+        assert field.get("type") == "hidden" or field.keys() & {"aria-label", "id"} or tags.all("label"), field
     return tags
 
 
@@ -122,6 +122,14 @@ def test_what_is_not_there(client, path):
 @pytest.mark.parametrize("path", ["/viz/toy/1?sort=x", "/viz/toy/1?page=0", "/viz/toy/1?more=1", "/?x"])
 def test_what_cannot_be_asked(client, path):
     page(client, path, 400)
+
+
+def test_texts_of_a_unit_without_a_graph(client):
+    from saelens_n2g.server.address import path
+
+    tags = page(client, path("viz", HOSTILE, "0-tied-R2", 21))
+    assert len(tags.all("article")) == 6
+    assert "This unit has no graph." in tags.text
 
 
 def test_names_are_escaped(client):

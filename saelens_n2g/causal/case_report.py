@@ -43,7 +43,7 @@ class Case:
     histogram: Histogram
     ablation: Ablation
     lens: Lens | None
-    """None where the unit does not write to the residual stream itself."""
+    """None where the model does not say what the unit adds to the residual stream."""
     contexts: tuple[ContextAblation, ...]
     """Of its strongest texts."""
     downstream: Downstream | None

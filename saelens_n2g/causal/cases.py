@@ -4,7 +4,7 @@ After Cunningham et al. 2023, section 5.
 
     histogram(tokens, values)                            # activations by token
     ablation(subject, unit, windows)                     # logits that fall and rise when it is taken out
-    subject.direct_effect(stream, unit.direction)        # the logit lens of its direction
+    direct_effects(subject, basis, [index], streams)     # the logit lens of its direction (`causal.effects`)
     context_ablation(subject, unit, tokens)              # which earlier tokens it needs
     downstream(subject, unit, later, windows)            # which features of a later layer change
 
@@ -23,16 +23,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saelens_n2g.activations import token_batches
-from saelens_n2g.bases.base import AffineBasis, Basis
-from saelens_n2g.bases.neurons import NeuronBasis
-from saelens_n2g.bases.sae import SaeBasis
+from saelens_n2g.bases.base import Basis
+from saelens_n2g.causal.effects import Pairs as Pairs
+from saelens_n2g.causal.effects import extremes, written
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 
-Pairs = tuple[tuple[int, float], ...]
-"""Tokens, each with a value."""
 BATCH = 4
 """Windows a forward pass. Their logits are held twice, and those of firing positions twice more."""
 REACH = 24
@@ -49,23 +47,8 @@ class CaseUnit:
 
     @classmethod
     def of(cls, basis: Basis, index: int, width: int) -> "CaseUnit":
-        """Unit `index` of a basis at a site of `width`. Raises `InputError` for a unit or a basis without direction.
-
-        Of a dictionary it is the row of its decoder. Of a direction w it is w / |w|^2, the smallest change that takes
-        away what the unit reads off: w itself where it has length 1.
-        """
-        if not 0 <= index < basis.n_features:
-            raise InputError(f"unit of basis {basis.name!r}", f"0 to {basis.n_features - 1}", str(index))
-        if isinstance(basis, SaeBasis):
-            return cls(basis, index, basis.decoder[index].float())
-        if isinstance(basis, AffineBasis):
-            row = basis.weight[index].float()
-            return cls(basis, index, row / row.square().sum())
-        if isinstance(basis, NeuronBasis):
-            direction = torch.zeros(width)
-            direction[index % basis.width] = 1.0 if index < basis.width else -1.0
-            return cls(basis, index, direction)
-        raise InputError(f"basis {basis.name!r}", "one whose units have a direction", type(basis).__name__)
+        """Unit `index` of a basis at a site of `width`. Raises `InputError` for a unit or a basis without direction."""
+        return cls(basis, index, written(basis, [index], width)[0])
 
     @property
     def site(self) -> Site:
@@ -180,17 +163,8 @@ def ablation(subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float
             f"unit {unit.index} of {unit.basis.name!r}", "a firing position with a token behind it", "none"
         )
     mean = change / count
-    return Ablation(count, *extremes(mean, top), following / count, kl / count)
-
-
-def extremes(change: Float[Tensor, "vocab"], top: int = 10) -> tuple[Pairs, Pairs]:
-    """The tokens with the lowest and with the highest values, most extreme first, each with its value."""
-    low, high = (change.topk(top, largest=largest) for largest in (False, True))
-    return _pairs(low), _pairs(high)
-
-
-def _pairs(found: Any) -> Pairs:
-    return tuple(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+    (lowered,), (raised,) = extremes(mean[None], top)
+    return Ablation(count, lowered, raised, following / count, kl / count)
 
 
 # --- what it needs --------------------------------------------------------------------------------------------
@@ -283,7 +257,7 @@ def last_streams(
     subject: Subject, unit: CaseUnit, windows: Windows, *, floor: float = 0.0, most: int = 256
 ) -> Float[Tensor, "n d_model"]:
     """Final residual streams at positions where the unit is above `floor`, `most` at most: what
-    `Subject.direct_effect` is taken about. Raises `InputError` if there are none."""
+    `effects.direct_effects` is taken about. Raises `InputError` if there are none."""
     last = Site(subject.n_layers - 1, "resid_post")
     found: list[Tensor] = []
     for ids, scored in token_batches(windows, BATCH):

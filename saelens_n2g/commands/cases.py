@@ -14,7 +14,8 @@ from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.hub import locate_dictionary
 from saelens_n2g.bases.sae import SaeBasis, sae_basis
 from saelens_n2g.causal.case_report import VERSION, Case, Lens, write_case
-from saelens_n2g.causal.cases import CaseUnit, ablation, context_ablation, downstream, extremes, histogram, last_streams
+from saelens_n2g.causal.cases import CaseUnit, ablation, context_ablation, downstream, histogram, last_streams
+from saelens_n2g.causal.effects import direct_effects
 from saelens_n2g.causal.patterns import APOSTROPHE, SHARES, against, best_unit, compiled, matching
 from saelens_n2g.commands.settings import config_of
 from saelens_n2g.commands.text import number
@@ -36,7 +37,7 @@ WINDOWS, TEXTS = 24, 3
 STRONG = 0.5
 """Share of its maximum above which a unit's effects are looked at; where it is weaker it is only taken out."""
 CASE = "case"
-STUDY = 1
+STUDY = 2
 """Raised by hand when the same settings give another case than before; finished ones are then done again."""
 FOUND = 0.5
 """F1 from which a feature is said to be the one of a pattern."""
@@ -125,7 +126,7 @@ def _studied(
     tick(1, 4)
     contexts = tuple(context_ablation(subject, one, e.tokens) for e in found.exemplars.fit[:TEXTS])
     tick(2, 4)
-    lens = None if one.site.kind == "mlp_post" else _lens(subject, one, some, floor)
+    lens = _lens(workspace, one, some, floor)
     tick(3, 4)
     matched = None if expression is None else _matched(text, subject, expression)
     return Case(
@@ -144,9 +145,15 @@ def _studied(
     )
 
 
-def _lens(subject: Subject, one: CaseUnit, windows: Windows, floor: float) -> Lens:
-    effect = subject.direct_effect(last_streams(subject, one, windows, floor=floor), one.direction)
-    return Lens(*extremes(effect))
+def _lens(workspace: Workspace, one: CaseUnit, windows: Windows, floor: float) -> Lens | None:
+    """None where the model does not say what the unit adds to the stream; the reason is told."""
+    streams = last_streams(workspace.subject, one, windows, floor=floor)
+    try:
+        (effect,) = direct_effects(workspace.subject, one.basis, [one.index], streams)
+    except InputError as error:
+        workspace.reporter.note(str(error))
+        return None
+    return Lens(effect.lowered, effect.raised)
 
 
 def _fires(values: Float[np.ndarray, "token"], share: float, largest: float) -> Bool[np.ndarray, "token"]:

@@ -59,14 +59,14 @@ def _collected(folder: Path, reporter: Reporter) -> Path:
     store = folder / STORE
     runs = [folder] if _is_run(folder) else [one for one in sorted(folder.iterdir()) if _is_run(one)]
     if not runs and not store.is_file():
-        raise InputError(f"folder {folder}", "a finished comparison or study, or folders of some", "none")
+        raise InputError(f"folder {folder}", "a finished comparison, study or import, or folders of some", "none")
     for line in collect(runs, store, reporter):
         reporter.note(line)
     return store
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether it is a finished comparison or study."""
+    """Whether it is a finished comparison, study or import."""
     from saelens_n2g.jobs.artefacts import read_json
     from saelens_n2g.store.runs import VERSIONS
 

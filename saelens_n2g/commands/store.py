@@ -20,7 +20,7 @@ def collect(
     similar: bool = True,
     tokenizer: str | None = None,
 ) -> list[str]:
-    """Import finished comparisons, studies and imports, and what interpretations say of their units; a line for each.
+    """Collect finished comparisons, studies and imports, and what interpretations say of their units; a line for each.
     Then similar units are found, unless told not to, graphs are compiled and the model's tokenizer is stored, so that
     text can be pasted.
 

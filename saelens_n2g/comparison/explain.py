@@ -12,6 +12,7 @@ from typing import Any
 from saelens_n2g.bases.registry import basis_kind
 from saelens_n2g.comparison.fitting import Fitter
 from saelens_n2g.comparison.fitting import mask_id as mask_id
+from saelens_n2g.comparison.logits import write_logits
 from saelens_n2g.comparison.results import EXPLAINERS, GRADED, METRICS, TEXTS, BasisResult, UnitResult
 from saelens_n2g.comparison.scores import Score, UnitScores
 from saelens_n2g.comparison.selection import Unit, build, facts_of, unit_groups
@@ -40,7 +41,8 @@ class Explained:
 
 
 def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[[int, int], None]) -> BasisResult:
-    """Choose, explain and score units of the basis `name`; write graphs, exemplars and `basis.json` into `folder`."""
+    """Choose, explain and score units of the basis `name`; write graphs, exemplars, logit effects and
+    `basis.json` into `folder`."""
     rule, seed = workspace.config.rule, workspace.config.seed
     basis = build(workspace, name)
     fitter, choice = Fitter(workspace, basis), UnitChoice(workspace.fit_tokens, rule)
@@ -58,6 +60,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
             explained = Explained(unit, graph, score(workspace, unit, graph))
             scores.append(explained.scores)
             units.append(publish(workspace, explained, folder))
+    logits = write_logits(workspace, basis, [unit.index for unit in units], folder)
     result = BasisResult(
         name=name,
         title=basis_kind(name).title,
@@ -70,7 +73,7 @@ def explain_basis(workspace: Workspace, name: str, folder: Path, tick: Callable[
         graph_nodes=summarise([unit.nodes for unit in units], seed=seed),
         graph_paths=summarise([unit.paths for unit in units], seed=seed),
         structure=summarise_structures(unit.structure for unit in units),
-        facts={**facts_of(basis), "augmenter": fitter.augmenter},
+        facts={**facts_of(basis), "augmenter": fitter.augmenter, "logits": logits},
         units=tuple(units),
     )
     write_json(folder / "basis.json", asdict(result))

@@ -117,14 +117,14 @@ def _stored(path: Path) -> BasisResult:
 
 
 def write_report(result: ComparisonResult, workspace: Workspace, folder: Path) -> None:
-    """Publish results, table, figure, graphs, exemplars and page as one folder."""
+    """Publish results, table, figure, page and what there is of each unit as one folder."""
     from saelens_n2g.comparison.figure import draw
     from saelens_n2g.comparison.page import write_page
     from saelens_n2g.comparison.table import markdown
 
     with publishing(folder, {"key": workspace.config.key("report")}) as work:
         for basis in result.bases:
-            for part in ("graphs", "exemplars"):
+            for part in ("graphs", "exemplars", "logits"):
                 source = workspace.folder / "bases" / basis.name / part
                 if source.is_dir():
                     shutil.copytree(source, work / part, dirs_exist_ok=True)

@@ -101,7 +101,12 @@ def unit_of(workspace: Workspace, basis: Basis, index: int, found: UnitStatistic
     chosen = choose_exemplars(
         workspace.windows, grid, fit_rows, test_rows, top=config.exemplars, random=config.exemplars, seed=config.seed
     )
-    return Unit(index, f"{basis.site}/{basis.name}/{index}", found, grid, chosen)
+    return Unit(index, unit_name(basis, index), found, grid, chosen)
+
+
+def unit_name(basis: Basis, index: int) -> str:
+    """`SITE/BASIS/INDEX`."""
+    return f"{basis.site}/{basis.name}/{index}"
 
 
 def facts_of(basis: Basis) -> dict[str, Any]:

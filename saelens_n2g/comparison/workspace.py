@@ -16,6 +16,7 @@ import torch
 
 from saelens_n2g.activations import ActivationStore, harvest
 from saelens_n2g.bases.formats import SaeMetadata
+from saelens_n2g.causal.effects import final_streams
 from saelens_n2g.comparison.config import RunConfig
 from saelens_n2g.comparison.scores import TextScores
 from saelens_n2g.comparison.vocabulary import Vocabulary
@@ -123,6 +124,11 @@ class Workspace:
         return Neighbours(self.subject.embeddings().numpy(), exclude=self.subject.tokenizer.all_special_ids)
 
     @cached_property
+    def final_streams(self) -> torch.Tensor:
+        """(position, d_model) some final residual streams of the fit text, about which logit effects are taken."""
+        return final_streams(self.subject, self.windows.subset(self.split[0]), seed=self.config.seed)
+
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         """The subject on every token by itself, for methods that read that."""
         return Vocabulary(self.subject)
@@ -193,6 +199,7 @@ class Workspace:
         assert config.key("text") == self.config.key("text"), "another text"
         other = Workspace(config, self.folder, self.reporter)
         shared = {"subject", "windows", "split", "fit_tokens", "store", "texts", "fit_text", "neighbours", "vocabulary"}
+        shared.add("final_streams")
         if config.augmenter == self.config.augmenter:
             shared.add("_augmenter")
         if all(getattr(config, name) == getattr(self.config, name) for name in ("layer", "stream", "neurons", "rule")):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from saelens_n2g.bases.registry import basis_kind
 from saelens_n2g.comparison.explain import write_unit
+from saelens_n2g.comparison.logits import write_logits
 from saelens_n2g.comparison.scores import Score, scored
 from saelens_n2g.comparison.selection import Unit, facts_of
 from saelens_n2g.comparison.units import UnitStatistics
@@ -40,19 +41,22 @@ def explained(space: Space, found: Prepared, key: str) -> ImportedBasis:
     open_ = [n for n, place in enumerate(places) if committed(place) != {"key": key}]
     on_text = space.on_text(basis, indices) if space.imported.scored and open_ else None
     fitter = PublishedFitter(space, basis)
+    if open_:
+        space.take_streams(one.chosen.exemplars.fit for one in found.units.values())
     with space.reporter.stage(f"fit {basis.site}", "units") as tick:
         for n in open_:
             with publishing(places[n], {"key": key}) as work:
                 _part(space, found, fitter, parts[n], on_text, work)
             tick(sum(map(len, parts[: n + 1])), len(indices))
     units: list[ImportedUnit] = []
-    failures = dict(found.failures)
+    failures, logits = dict(found.failures), None
     for place in places:
         require(place, "part of an import")
         value = read_json(place / "part.json")
         try:
             units += [ImportedUnit.from_json(one) for one in value["units"]]
             failures |= value["failures"]
+            logits = value.get("logits") or logits
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"file {place / 'part.json'}", "whole units of this version", repr(error)) from error
     counts = {"examined": len(units) + len(failures), "explained": len(units), "failed": len(failures)}
@@ -68,7 +72,7 @@ def explained(space: Space, found: Prepared, key: str) -> ImportedBasis:
         n_features=basis.n_features,
         counts={**counts, **found.counts},
         failures=failures,
-        facts={**facts_of(basis), "augmenter": fitter.augmenter},
+        facts={**facts_of(basis), "augmenter": fitter.augmenter, "logits": logits},
     )
 
 
@@ -95,7 +99,8 @@ def _part(
         scores = _scores(space, unit, graph, values)
         stem = write_unit(folder, graph, exemplars_as_json(space, unit, ready.chosen))
         done.append(_imported(space, unit, graph, ready, scores, values, stem))
-    write_json(folder / "part.json", {"units": [asdict(one) for one in done], "failures": failures})
+    logits = write_logits(space, found.basis, [one.index for one in done], folder) if done else None
+    write_json(folder / "part.json", {"units": [asdict(one) for one in done], "failures": failures, "logits": logits})
 
 
 def _unit(found: Prepared, index: int, threshold: float) -> Unit:

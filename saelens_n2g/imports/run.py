@@ -72,7 +72,7 @@ def _write(space: Space, bases: Sequence[ImportedBasis], found: Gathered, folder
     )
     with publishing(folder, {"key": key}) as work:
         for part in sorted((space.folder / PARTS).glob("*")):
-            for name in ("graphs", "exemplars"):
+            for name in ("graphs", "exemplars", "logits"):
                 if (part / name).is_dir():
                     shutil.copytree(part / name, work / name, dirs_exist_ok=True)
         write_json(work / "results.json", result.as_json())

@@ -1,6 +1,6 @@
 """Space: a workspace whose evidence are published texts, and a fitter that fits to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from saelens_n2g.bases.base import Basis
 from saelens_n2g.bases.foreign import checksums, load_dictionary
 from saelens_n2g.bases.registry import BasisInputs, basis_kind
 from saelens_n2g.bases.sae import sae_basis
+from saelens_n2g.causal.effects import final_streams
 from saelens_n2g.comparison.fitting import Fitter
 from saelens_n2g.comparison.selection import CHUNK, Unit
 from saelens_n2g.comparison.workspace import Workspace
 from saelens_n2g.corpus import Windows
 from saelens_n2g.errors import InputError
+from saelens_n2g.exemplars import Exemplar
 from saelens_n2g.graphs.evidence import Evidence
 from saelens_n2g.imports.config import ImportConfig
 from saelens_n2g.imports.gather import FileFacts
@@ -65,6 +67,21 @@ class Space(Workspace):
                 f"dictionary {self.config.dictionary}", f"d_in {width} ({site})", f"d_in {dictionary.d_in}"
             )
         return sae_basis(site, dictionary)
+
+    def take_streams(self, texts: Iterable[Sequence[Exemplar]]) -> None:
+        """Take logit effects about the final streams of published `texts`, a layer's units' own: there need be no other
+        text."""
+        rows = [one.tokens for several in texts for one in several]
+        vars(self)["final_streams"] = final_streams(self.subject, self._windows_of(rows), seed=self.config.seed)
+
+    def _windows_of(self, rows: Sequence[Sequence[int]]) -> Windows:
+        bos, pad = self.subject.bos_id, self.subject.pad_id
+        front = [] if bos is None else [bos]
+        lengths = np.array([len(front) + len(row) for row in rows], dtype=np.int32)
+        tokens = np.full((len(rows), int(lengths.max())), pad, dtype=np.int32)
+        for i, row in enumerate(rows):
+            tokens[i, : lengths[i]] = [*front, *row]
+        return Windows(tokens, lengths, np.zeros_like(lengths), ("published",), bos, "import")
 
     def on_text(self, basis: Basis, indices: Sequence[int]) -> "OnText":
         """What units of a layer do on the text that is scored on: one pass of the subject for all of them."""

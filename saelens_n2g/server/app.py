@@ -6,6 +6,7 @@ from typing import Any
 
 from saelens_n2g.server.api import Api
 from saelens_n2g.server.catalogue import Catalogue
+from saelens_n2g.server.sending import Sender
 from saelens_n2g.server.web import Web
 from saelens_n2g.server.workers import Workers
 from saelens_n2g.store.programs import Cache
@@ -27,7 +28,7 @@ class Atlas:
         self.workers = Workers(path, limit)
         catalogue, cache = Catalogue(self.store), Cache()
         self.api = Api(self.store, catalogue, self.workers, cache)
-        self.web = Web(catalogue, self.workers, cache)
+        self.web = Web(Sender(catalogue, self.workers, cache))
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""

@@ -21,6 +21,7 @@ ALWAYS = ("match", "metadata", "neuron2graph-search", "predict", "units")
 """Services that are not bodies of units."""
 BODIES = {
     "drawing": "drawing",
+    "logits": "logits",
     "neuron2graph": "neuron2graph",
     "neuron_explainer": "explanation",
     "neuroscope": "neuroscope",

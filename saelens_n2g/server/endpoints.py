@@ -151,6 +151,11 @@ ENDPOINTS = (
     ),
     Endpoint("neuron_explainer", ("unit",), "What is said of the unit, and how well that predicts."),
     Endpoint("drawing", ("unit",), "The graph as SVG."),
+    Endpoint(
+        "logits",
+        ("unit",),
+        "Next tokens that the unit raises and lowers most through its direct path, in logits per unit of activation.",
+    ),
     Endpoint("statistics", ("layer", "unit"), "Densities, firings, scores, sizes."),
     Endpoint("similarity", ("unit",), "Units whose graphs name the same tokens, best first."),
     Endpoint("provenance", ("unit",), "What the unit's explanation was made from, with which settings."),

@@ -66,6 +66,7 @@ SNIPPET = thing(
         "activations": array(NUMBER),
     }
 )
+EFFECT = thing({"id": INTEGER, "token": TEXT, "logit": NUMBER})
 IMPORTANT = array({"type": "array", "minItems": 2, "maxItems": 2})
 """Pairs of an address and an activation."""
 LAYER = thing({"layer": INTEGER, "address": TEXT, "width": INTEGER, "units": INTEGER})
@@ -94,6 +95,17 @@ DATA: Mapping[tuple[str, str], Schema] = {
         {"explanation": optional(TEXT), "score": optional(NUMBER), "explanations": array(ANY_OBJECT)}
     ),
     ("drawing", "unit"): thing({"svg": TEXT}),
+    ("logits", "unit"): thing(
+        {
+            "raised": array(EFFECT),
+            "lowered": array(EFFECT),
+            "deviation": NUMBER,
+            "skew": optional(NUMBER),
+            "kurtosis": optional(NUMBER),
+            "vocabulary": INTEGER,
+            "positions": INTEGER,
+        }
+    ),
     ("statistics", "layer"): ANY_OBJECT,
     ("statistics", "unit"): thing({"figures": FIGURE_VALUES}),
     ("similarity", "unit"): thing({"similar": array(SIMILAR)}),

@@ -1,5 +1,6 @@
 """Serve: the application behind uvicorn, on this machine's own address unless told otherwise."""
 
+import copy
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,11 @@ def serve(
             await super().startup(sockets)
             ready(address)
 
+    said = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    said["handlers"]["access"]["stream"] = "ext://sys.stderr"
     config = uvicorn.Config(
         app,
+        log_config=said,
         log_level="info" if log else "warning",
         access_log=log,
         server_header=False,

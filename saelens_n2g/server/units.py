@@ -8,7 +8,6 @@
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,11 +19,9 @@ from saelens_n2g.server.endpoints import Parameter, read_query
 from saelens_n2g.server.pages import unit as views
 from saelens_n2g.server.pages.links import ServerLinks
 from saelens_n2g.server.problems import absent
+from saelens_n2g.server.sending import Sender
 from saelens_n2g.store.reader import Store
 from saelens_n2g.store.records import Layer
-
-if TYPE_CHECKING:
-    from saelens_n2g.server.web import Web
 
 NODES = Parameter("nodes", "string", "Which of the graph.", "strongest", choices=("strongest", "all"))
 DRAWN = {"graph.svg": "image/svg+xml", "graph.dot": "text/vnd.graphviz; charset=utf-8"}
@@ -33,17 +30,17 @@ PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """A picture has a style of its own."""
 
 
-async def answer(web: "Web", request: Request, entry: Entry, layer: Layer, rest: Sequence[str]) -> Response:
+async def answer(sender: Sender, request: Request, entry: Entry, layer: Layer, rest: Sequence[str]) -> Response:
     """What is behind `/viz/MODEL/LAYER/` and the parts `rest`. Raises `Problem` (400, 404)."""
     query, links = request.scope["query_string"], ServerLinks(request.scope.get("root_path", ""))
     if list(rest) == ["random"]:
         read_query(query, ())
-        address = await web.workers.run(lambda store: _any(store, entry, layer, links))
+        address = await sender.workers.run(lambda store: _any(store, entry, layer, links))
         return RedirectResponse(address, headers={"cache-control": "no-store"})
     index = _index(rest[0])
     if len(rest) == 2 and rest[1] in DRAWN:
         read_query(query, ())
-        text = await web.workers.run(lambda store: _drawn(store, entry, layer, index, rest[1]))
+        text = await sender.workers.run(lambda store: _drawn(store, entry, layer, index, rest[1]))
         name = f"{place_name(layer.basis, layer.layer)}-{index}.{rest[1].rpartition('.')[2]}"
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)
         headers = {"content-disposition": f'inline; filename="{name}"', "content-security-policy": PICTURE_POLICY}
@@ -52,20 +49,20 @@ async def answer(web: "Web", request: Request, entry: Entry, layer: Layer, rest:
     if len(rest) > 1:
         raise absent("unit in the path", f"a number, and behind it nothing or {' or '.join(DRAWN)}", "/".join(rest))
     everything = read_query(query, (NODES,))["nodes"] == "all"
-    return await web.page(
+    return await sender.page(
         request, lambda store, links: views.unit(store, entry, layer, index, links, everything=everything)
     )
 
 
-async def embedded(web: "Web", request: Request) -> Response:
+async def embedded(sender: Sender, request: Request) -> Response:
     """`/embed/MODEL/LAYER/UNIT`. Raises `Problem` (400, 404)."""
     read_query(request.scope["query_string"], ())
     parts = segments(request.scope["raw_path"], request.scope.get("root_path", "")) or []
     if len(parts) != 4 or (place := read_place(parts[2])) is None:
         raise absent("embedded page", "/embed/{model}/{layer}/{unit}", "another path")
-    entry = web.entry(parts[1])
+    entry = sender.entry(parts[1])
     layer, index = entry.layer(*place), _index(parts[3])
-    return await web.page(
+    return await sender.page(
         request, lambda store, links: views.embedded(store, entry, layer, index, links), embedded=True
     )
 

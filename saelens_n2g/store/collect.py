@@ -49,7 +49,7 @@ def collect(
     batch: int = BATCH,
     tick: Tick = lambda _done, _total: None,
 ) -> Collected:
-    """Import the folder of a finished comparison or study.
+    """Import the folder of a finished comparison, study or import.
 
     model: name of the model in the store, where not its own. rename: basis -> its name in the store. again: also what
     was imported before. What is in the store is not imported again; a unit that another folder has brought is replaced.

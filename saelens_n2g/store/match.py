@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int64
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.program import Counting, Program
-from saelens_n2g.store.matches import Element, Firing, Match, Matches, Predicted, Text
+from saelens_n2g.store.matches import Covered, Element, Firing, Match, Matches, Predicted, Text
 from saelens_n2g.store.programs import Cache, Loaded, digest_of, is_ready, size_of, unpack
 from saelens_n2g.store.reader import Store, check_page
 from saelens_n2g.store.records import Model, Place
@@ -118,7 +118,8 @@ class Matcher:
                 continue
             graphs, total = sum(block.graphs for block in blocks), sum(len(one.number) for one in fires)
             bare = sum(match.path is None for firing in firings for match in firing.matches)
-            return Matches(model, said, graphs, total, firings, skipped, bare)
+            covered = _covered(fires, len(said.ids), at_least)
+            return Matches(model, said, graphs, total, firings, skipped, bare, covered)
         raise InputError(f"store {self.store.path}", "graphs that stay while they are run", "others each time")
 
     def predict(
@@ -254,6 +255,25 @@ class Matcher:
         return tuple(
             Match(int(counting.position[row]), float(counting.activation[row]), paths.get(row)) for row in rows.tolist()
         )
+
+
+def _covered(fires: Sequence[_Fires], n_tokens: int, at_least: float) -> tuple[Covered, ...]:
+    """What fires in each layer: blocks of one are put together."""
+    layers: dict[Place, list[_Fires]] = {}
+    for one in fires:
+        layers.setdefault(one.block.layer, []).append(one)
+    found = []
+    for layer, parts in layers.items():
+        at = np.zeros(n_tokens, dtype=np.int64)
+        for one in parts:
+            chosen = np.zeros(one.block.graphs, dtype=bool)
+            chosen[one.graph] = True
+            firing = (one.counting.activation >= at_least) & chosen[one.counting.graph]
+            at += np.bincount(one.counting.position[firing], minlength=n_tokens)
+        numbers = np.sort(np.concatenate([one.number for one in parts]))
+        graphs = sum(one.block.graphs for one in parts)
+        found.append(Covered(layer, graphs, tuple(numbers.tolist()), tuple(at.tolist())))
+    return tuple(found)
 
 
 def _page(fires: Sequence[_Fires], sort: str, limit: int, offset: int) -> list[tuple[_Fires, int]]:

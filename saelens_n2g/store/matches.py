@@ -68,6 +68,18 @@ class Firing(NamedTuple):
         }
 
 
+class Covered(NamedTuple):
+    """What fires in a text in one layer of a basis."""
+
+    layer: Place
+    graphs: int
+    """How many were run."""
+    units: tuple[int, ...]
+    """Numbers of those that fire, ascending."""
+    at: tuple[int, ...]
+    """How many fire at each token of the text."""
+
+
 class Matches(NamedTuple):
     """Which units fire in a text."""
 
@@ -83,6 +95,8 @@ class Matches(NamedTuple):
     """Layers that were asked for and not run, or not all of them: their graphs are not compiled."""
     bare: int
     """Matches that are given without their path: all, where none were asked for, else those beyond the most."""
+    covered: tuple[Covered, ...]
+    """All that fires, layer by layer, whatever part of it is in `firings`; not in `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -23,7 +23,7 @@ VERSIONS = {COMPARISON: 3, STUDY: 2, IMPORT: 1}
 """Formats that are read. Their rooms are not asked: reading them loads PyTorch, which nothing here needs."""
 _HARDWARE = ("device", "dtype", "model", "n_layers")
 """What a subject says of itself beside what decides what its units are. Precision decides only rounding."""
-_HOW = ("augmenter", "costs")
+_HOW = ("augmenter", "costs", "logits")
 """Facts of a basis that say how it was explained, not what it is."""
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 _Load = Callable[[int, int], UnitFacts]
@@ -117,6 +117,8 @@ def _of_comparison(
             bodies = _bodies(unit, graph, source, shared, path.with_suffix(".dot"), report / unit["svg_file"])
             path = report / "exemplars" / path.name
             bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
+            path = report / "logits" / path.name
+            bodies |= _logits(path, unit["name"])
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -160,6 +162,8 @@ def _cell(run: str, place: Path, cell: Mapping[str, Any], result: Mapping[str, A
             path = place / "exemplars" / f"{unit['name'].replace('/', '_')}.json"
             if path.is_file():  # older studies kept none
                 bodies["neuroscope"] = _neuroscope(path, unit["name"], layer, graph)
+            path = place / "logits" / path.name
+            bodies |= _logits(path, unit["name"])
         except _DAMAGE as error:
             raise _damaged(path, error) from error
         return _facts(unit, graph, bodies)
@@ -224,6 +228,17 @@ def _neuroscope(path: Path, unit: str, layer: int, graph: Graph | None) -> dict[
     if exemplars["unit"] != unit:
         raise ValueError(f"exemplars of {exemplars['unit']}, not of {unit}")
     return services.neuroscope(layer, exemplars, graph)
+
+
+def _logits(path: Path, unit: str) -> dict[str, Any]:
+    """The logit effects of a unit as a body, out of their file; none where there is none: older runs kept none, and of
+    some models they are not known."""
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    if value["unit"] != unit:
+        raise ValueError(f"logit effects of {value['unit']}, not of {unit}")
+    return {"logits": services.logits(value)}
 
 
 def _bodies(

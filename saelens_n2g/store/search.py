@@ -56,10 +56,7 @@ def find(store: Store, query: str, *, model: str | None, sort: str, limit: int, 
     check_page(limit, offset)
     if sort not in (PLACE, STRENGTH):
         raise InputError("sort", f"{PLACE} or {STRENGTH}", repr(sort))
-    tree = parse(query)
-    blocks = _blocks(store, model)
-    terms = {term: _term(store, term, blocks) for term in set(_terms(tree))}
-    found = [_evaluate(tree, block, terms) for block in blocks]
+    blocks, found = _found(store, query, model)
     places = [np.flatnonzero(one.mask) for one in found]
     starts = [block.number << BLOCK_BITS for block in blocks]
     numbers = np.concatenate([[], *(s + at for s, at in zip(starts, places, strict=True))]).astype(np.int64)
@@ -68,6 +65,24 @@ def find(store: Store, query: str, *, model: str | None, sort: str, limit: int, 
     chosen = order[offset : offset + limit]
     power = dict(zip(numbers[chosen].tolist(), strengths[chosen].tolist(), strict=True))
     return Hits(len(numbers), tuple(Hit(unit, power[unit.id]) for unit in store.units(power)))
+
+
+def tally(store: Store, query: str, *, model: str | None = None) -> dict[Place, int]:
+    """How many units `Store.search` finds in each layer of each basis; places without any are left out. Raises as it
+    does."""
+    counts: dict[Place, int] = {}
+    for block, one in zip(*_found(store, query, model), strict=True):
+        if n := int(one.mask.sum()):
+            counts[block.layer] = counts.get(block.layer, 0) + n
+    return counts
+
+
+def _found(store: Store, query: str, model: str | None) -> tuple[list[_Block], list[_Set]]:
+    """What a query finds in every block."""
+    tree = parse(query)
+    blocks = _blocks(store, model)
+    named = {term: _term(store, term, blocks) for term in set(terms(tree))}
+    return blocks, [_evaluate(tree, block, named) for block in blocks]
 
 
 def _strongest(strengths: Float64[np.ndarray, "hit"], n: int) -> Int64[np.ndarray, "place"]:
@@ -105,12 +120,13 @@ def _read(store: Store, token: int, role: int) -> list[postings.Block]:
         raise ArtefactError(f"store {store.path}", "whole posting lists", str(error)) from error
 
 
-def _terms(node: Query) -> list[Term]:
+def terms(node: Query) -> list[Term]:
+    """The tokens of a query, those behind "not" included."""
     if isinstance(node, Term):
         return [node]
     if isinstance(node, Not):
-        return _terms(node.part)
-    return [term for part in node.parts for term in _terms(part)] if isinstance(node, And | Or) else []
+        return terms(node.part)
+    return [term for part in node.parts for term in terms(part)] if isinstance(node, And | Or) else []
 
 
 def _term(store: Store, term: Term, blocks: Sequence[_Block]) -> dict[int, _Set]:

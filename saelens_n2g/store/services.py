@@ -101,6 +101,28 @@ def _text(which: str, one: Mapping[str, Any], maximum: float, graph: Graph | Non
     }
 
 
+def logits(effects: Mapping[str, Any]) -> dict[str, Any]:
+    """What the unit does to the next token directly; `effects` is the JSON of a file of logit effects.
+
+    Raises `KeyError`, `TypeError` or `ValueError` if it is not whole.
+    """
+
+    def tokens(side: str) -> list[dict[str, Any]]:
+        return [
+            {"id": int(one["id"]), "token": str(one["token"]), "logit": float(one["logit"])} for one in effects[side]
+        ]
+
+    return {
+        "raised": tokens("raised"),
+        "lowered": tokens("lowered"),
+        "deviation": float(effects["deviation"]),
+        "skew": _float(effects["skew"]),
+        "kurtosis": _float(effects["kurtosis"]),
+        "vocabulary": int(effects["vocabulary"]),
+        "positions": int(effects["positions"]),
+    }
+
+
 def explanation(unit: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of the unit, and how well it predicts: the graph first, then the tables of counts.
 

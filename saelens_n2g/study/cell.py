@@ -10,6 +10,7 @@ from saelens_n2g.bases.registry import BASES, basis_kind
 from saelens_n2g.bases.sae import sae_basis
 from saelens_n2g.comparison.explain import Ended, exemplars_as_json, write_exemplars
 from saelens_n2g.comparison.fitting import Fitter
+from saelens_n2g.comparison.logits import write_logits
 from saelens_n2g.comparison.scores import Observed, Score
 from saelens_n2g.comparison.selection import Unit, build, facts_of, unit_groups
 from saelens_n2g.comparison.units import UnitChoice
@@ -42,7 +43,8 @@ def basis_of(workspace: Workspace, name: str, folder: Path | None) -> Basis:
 def explain_cell(
     workspace: Workspace, config: StudyConfig, name: str, dictionary: Path | None, folder: Path, tick: Tick
 ) -> Cell:
-    """Choose, explain and score units of one basis; graphs and exemplars are written into `folder`.
+    """Choose, explain and score units of one basis; graphs, exemplars and logit effects are written
+    into `folder`.
 
     All units of a cell are held in memory: four bytes for each position of the text and each unit. A unit without
     graph is scored as one that is predicted never to fire, and says why.
@@ -69,6 +71,8 @@ def explain_cell(
         write_exemplars(folder, exemplars_as_json(workspace, one.unit))
         earlier = None if twin is None else units[twin].name
         records.append(_record(one, massive, spread, earlier, nonzero.get(one.unit.name)))
+    facts = {**facts_of(basis), "augmenter": fitter.augmenter, "costs": asdict(fitter.costs)}
+    facts["logits"] = write_logits(workspace, basis, [unit.index for unit in units], folder)
     return Cell(
         layer=layer,
         basis=name,
@@ -80,7 +84,7 @@ def explain_cell(
         twins=None if rows is None else int((nearest(rows) > config.twin).sum()),
         massive_tokens=stream.tokens,
         massive_square=stream.square,
-        facts={**facts_of(basis), "augmenter": fitter.augmenter, "costs": asdict(fitter.costs)},
+        facts=facts,
         units=tuple(records),
     )
 

@@ -98,7 +98,7 @@ def _layer(workspace: Workspace, config: StudyConfig, layer: int) -> list[Cell]:
     for name in config.names:
         place = _place(workspace.folder, layer, name)
         if not _finished(config, workspace.folder, layer, name):
-            at.load("stream", "vocabulary", *(["neurons"] if name == "neurons" else []))
+            at.load("stream", "vocabulary", "final_streams", *(["neurons"] if name == "neurons" else []))
             own = at.under(config.at(layer, name))
             dictionary = place_of(config, workspace.folder, layer, name)
             stage = workspace.reporter.stage(f"layer {layer}: {name}", "fits")

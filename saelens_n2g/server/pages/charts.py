@@ -86,3 +86,11 @@ def activations(points: Sequence[tuple[float, bool]], *, threshold: float, label
         f'aria-label="{escape(label)}">{"".join(bars)}<path d="M0 {room + 0.5}H{width}" class="axis"/>'
         f'<path d="M{at:.1f} 0V{room}" class="threshold"/><text x="{at + 4:.1f}" y="10">fires</text>{ticks}</svg>'
     )
+
+
+def bar(share: float) -> Markup:
+    """A line of a share in [0, 1] of the width of its place, which its words say as well."""
+    return Markup(
+        '<svg class="line" viewBox="0 0 100 3" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{100 * share:.1f}" height="3"/></svg>'
+    )

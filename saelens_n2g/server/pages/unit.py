@@ -16,6 +16,7 @@ from saelens_n2g.server.address import path, place_name
 from saelens_n2g.server.catalogue import BODIES, Entry
 from saelens_n2g.server.pages import exemplars, recorded
 from saelens_n2g.server.pages.charts import activations
+from saelens_n2g.server.pages.effects import effects
 from saelens_n2g.server.pages.links import Links
 from saelens_n2g.server.pages.render import Page
 from saelens_n2g.server.problems import absent
@@ -79,6 +80,7 @@ def unit(store: Store, entry: Entry, layer: Layer, index: int, links: Links, *, 
         values = {
             **_exemplars(found),
             **_scores(found, graph),
+            **_effects(store, found),
             "entry": entry,
             "layer": layer,
             "basis": basis,
@@ -167,6 +169,16 @@ def _exemplars(found: Found) -> dict[str, Any]:
         "histogram": activations(points, threshold=exemplars.FIRES, label=words) if points else None,
         "predicted": any(group.counts for group in groups),
     }
+
+
+def _effects(store: Store, found: Found) -> dict[str, Any]:
+    """Its logit effects; where there are none the reason, if the run gave one."""
+    body = found.value("logits")
+    if body is not None:
+        return {"effects": effects(body), "no_effects": None}
+    layer = store.layer_body(found.layer.id, "statistics")
+    said = {} if layer is None else layer.json().get("facts", {}).get("logits") or {}
+    return {"effects": None, "no_effects": said.get("missing")}
 
 
 def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
