@@ -10,6 +10,7 @@ class of tokens, a gap, or the start of the text.
     {" of": END .8, children {" out": END .1}}       fires on " of", but not after " out": the longer path counts
 """
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -253,20 +254,25 @@ class Graph:
 
         Those behind most firing first (activation times support), at most `LINES`; a last line says how many are left.
         """
-        lines: list[tuple[float, float, str]] = []
+        ends: list[tuple[tuple[float, float], tuple[int, ...], End]] = []
         path: list[int] = []
         for node, depth, _ in self.walk():
             path[depth:] = [node.token]
             if node.end is not None:
-                before = "".join(self.string(t) for t in reversed(path[1:]))
-                counts = f"n={node.end.support}" + (f" of {node.end.seen}" if node.end.seen else "")
-                line = f"{before}[{self.string(path[0])}]  {node.end.activation:.2f}  ({counts})"
                 weight = node.end.activation * node.end.support
-                lines.append((-weight, -node.end.activation, one_line(line)))
-        shown = [line for _, _, line in sorted(lines)[:LINES]]
-        if len(lines) > LINES:
-            shown.append(f"... and {len(lines) - LINES} more paths")
+                ends.append(((-weight, -node.end.activation), tuple(path), node.end))
+        # Text decides between equal ones, and is made only of those that may be among the first.
+        last = heapq.nsmallest(LINES, [order for order, _, _ in ends])[-1:]
+        lines = sorted((order, self._line(path, end)) for order, path, end in ends if order <= last[0])
+        shown = [line for _, line in lines[:LINES]]
+        if len(ends) > LINES:
+            shown.append(f"... and {len(ends) - LINES} more paths")
         return "\n".join(shown) or "(never fires)"
+
+    def _line(self, path: Sequence[int], end: End) -> str:
+        before = "".join(self.string(element) for element in reversed(path[1:]))
+        counts = f"n={end.support}" + (f" of {end.seen}" if end.seen else "")
+        return one_line(f"{before}[{self.string(path[0])}]  {end.activation:.2f}  ({counts})")
 
     def to_dict(self) -> dict[str, Any]:
         """The graph as JSON values (format `saelens-n2g/graph`, version 2; docs/formats.md)."""
