@@ -15,6 +15,9 @@ from tiny import VOCABULARY, WIDTH, PlainModel
 from transformers import AutoModelForCausalLM
 
 from saelens_n2g.activations import Harvest
+from saelens_n2g.autointerp.config import InterpretConfig
+from saelens_n2g.autointerp.results import Way
+from saelens_n2g.autointerp.run import run_interpretation
 from saelens_n2g.causal.effects import final_streams
 from saelens_n2g.comparison import page, run, workspace
 from saelens_n2g.comparison.config import METHOD, RunConfig, SubjectConfig, TextConfig
@@ -28,7 +31,7 @@ from saelens_n2g.graphs.methods import METHODS, find_method
 from saelens_n2g.graphs.structure import structure, summarise
 from saelens_n2g.graphs.suffix import SuffixOptions
 from saelens_n2g.graphs.vocabulary import alone
-from saelens_n2g.progress import Reporter
+from saelens_n2g.progress import Reporter, Silent
 from saelens_n2g.sites import Site
 from saelens_n2g.subject import Subject
 from saelens_n2g.training import run as training_run
@@ -605,3 +608,30 @@ def test_failed_and_skipped_units_are_counted_and_shown(done, tmp_path, monkeypa
     report = tmp_path / "out" / "report"
     assert "dense" in (report / "comparison.md").read_text()
     assert "something to say" in (report / "index.html").read_text()
+
+
+def test_units_of_a_real_run_are_explained_in_words_and_scored_as_by_hand(done, tmp_path):
+    settings = InterpretConfig(excerpts=4, calibration="linear", hold_back=0.5)
+    found = run_interpretation([done.folder], settings, tmp_path / "words", Reporter(quiet=True))
+    plain = run_interpretation([done.folder], replace(settings, calibration="none"), tmp_path / "words", Silent())
+    names = [unit.name for basis in done.result.bases for unit in basis.units]
+    assert sorted(one.unit for one in plain.outcomes[Way("graph")]) == sorted(names)
+    scored = 0
+    for one, scaled in zip(plain.outcomes[Way("graph")], found.outcomes[Way("graph")], strict=True):
+        stem = f"{one.unit.replace('/', '_')}.json"
+        stored = json.loads((done.report / "exemplars" / stem).read_text())
+        graph = Graph.from_dict(json.loads((done.report / "graphs" / stem).read_text()))
+        rows = stored["test"][:4]
+        actual = np.concatenate([row["activations"] for row in rows]) / stored["max_activation"]
+        predicted = np.concatenate([graph.predict(row["ids"]) for row in rows])
+        r = one.judged.sets["top"].values["correlation"]
+        if actual.std() and predicted.std():
+            scored += 1
+            assert r == pytest.approx(np.corrcoef(actual, predicted)[0, 1], abs=1e-6)
+            if scaled.judged is not None and scaled.judged.sets["top"].values["correlation"] is not None:
+                assert abs(scaled.judged.sets["top"].values["correlation"]) == pytest.approx(abs(r), abs=1e-9)
+        else:
+            assert r is None
+    assert scored >= 10
+    assert {one.status for one in plain.sentences["templated"]} <= {"explained", "silent"}
+    assert sum(one.text is not None for one in plain.sentences["templated"]) >= 10
