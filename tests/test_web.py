@@ -193,6 +193,7 @@ def test_every_template_escapes():
 def test_numbers_are_written_for_people():
     assert figure(1234) == "1,234"
     assert figure(0.125, 2) == "0.12"
+    assert figure(-0.001) == "0.00"
     assert "undefined" in figure(None)
     assert [percent(x) for x in (0.5, 0.0123, 0.00012)] == ["50 %", "1.2 %", "0.012 %"]
 

@@ -73,7 +73,7 @@ def figure(value: float | None, digits: int = 2) -> Markup | str:
     """A number; a dash where there is none."""
     if value is None:
         return Markup('<span class="none" title="undefined">–</span>')
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def percent(value: float | None) -> Markup | str:

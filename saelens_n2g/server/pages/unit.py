@@ -14,7 +14,7 @@ from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.pages import visible
 from saelens_n2g.server.address import path, place_name
 from saelens_n2g.server.catalogue import BODIES, Entry
-from saelens_n2g.server.pages import exemplars, recorded
+from saelens_n2g.server.pages import exemplars, recorded, words
 from saelens_n2g.server.pages.charts import activations
 from saelens_n2g.server.pages.effects import effects
 from saelens_n2g.server.pages.links import Links
@@ -189,6 +189,8 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
     rows = []
     for each in body["explanations"]:
         scores, counts = each.get("scores") or {}, each.get("counts") or {}
+        if not scores:  # scored on other texts, see `words`
+            continue
         rows.append(
             {
                 "title": EXPLAINER_TITLES.get(each["explainer"], each["explainer"]),
@@ -197,10 +199,12 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
             }
         )
     text = "" if graph is None else graph.to_text()
-    said = str(body["explanation"] or "")
+    said, spoken = str(body["explanation"] or ""), words.ways(body)
     own = {*text.splitlines(), "(never fires)"}
     repeats = all(line in own or line.startswith("... and ") for line in said.splitlines())
-    return {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said}
+    repeats = repeats or any(way.text == said for way in spoken)
+    known = {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said}
+    return {**known, "ways": spoken, "way_sets": words.SETS, "way_metrics": words.METRICS}
 
 
 def _number(value: Any) -> float | None:
