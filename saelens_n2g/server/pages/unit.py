@@ -188,12 +188,12 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
         body = {"explanation": "", "explanations": []}
     rows = []
     for each in body["explanations"]:
-        scores, counts = each.get("scores") or {}, each.get("counts") or {}
+        name, scores, counts = each["explainer"], each.get("scores") or {}, each.get("counts") or {}
         if not scores:  # scored on other texts, see `words`
             continue
         rows.append(
             {
-                "title": EXPLAINER_TITLES.get(each["explainer"], each["explainer"]),
+                "title": EXPLAINER_TITLES.get(name, name),
                 "scores": {text: [_number((scores.get(text) or {}).get(name)) for name in SCORES] for text in TEXTS},
                 "counts": {text: [int(n) for n in counts.get(text) or ()] for text in TEXTS},
             }
