@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 ROOMS = (
     "errors", "jobs", "markdown", "pages", "figures", "sites", "wikipedia", "provenance", "progress", "documents",
-    "embedded", "corpus", "booting", "subject", "activations", "bases", "training", "exemplars", "graphs",
+    "embedded", "corpus", "booting", "subject", "clients", "activations", "bases", "training", "exemplars", "graphs",
     "explanations", "scoring", "causal", "comparison", "imports", "study", "store", "server", "report", "commands",
     "cli",
 )  # fmt: skip
@@ -48,6 +48,7 @@ CONFIGS = {
     "TopKOptions": "training/architectures/topk.py",
     "ResamplingOptions": "training/architectures/resampling.py",
     "JumpReluOptions": "training/architectures/jumprelu.py",
+    "ClientConfig": "clients/config.py",
 }
 NAMES_SAY_IT = {"seed", "training", "rule", "paper", "subject", "text"}
 """Fields that need no line: a seed, and parts of a run that have docstrings of their own."""
