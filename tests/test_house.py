@@ -20,7 +20,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ROOMS = (
     "errors", "jobs", "markdown", "pages", "figures", "sites", "wikipedia", "provenance", "progress", "documents",
     "embedded", "corpus", "booting", "subject", "clients", "activations", "bases", "training", "exemplars", "graphs",
-    "explanations", "scoring", "causal", "comparison", "imports", "study", "store", "server", "report", "commands",
+    "explanations", "scoring", "causal", "comparison", "imports", "study", "autointerp", "store", "server", "report",
+    "commands",
     "cli",
 )  # fmt: skip
 """Left to right: a room may import only rooms before it, inside functions too (docs/decisions.md)."""

@@ -17,6 +17,7 @@ from saelens_n2g.cli import (  # noqa: F401  (they add their commands)
     comparisons,
     dictionaries,
     imports,
+    interpret,
     report,
     serve,
     store,

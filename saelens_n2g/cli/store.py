@@ -15,7 +15,9 @@ PLACE = Path("atlas.db")
 @app.command(epilog=example("collect runs/report/bases --store atlas.db", "collect runs/other --rename sae=sae-R4"))
 @shared()
 def collect(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished comparisons, studies and imports.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of finished comparisons, studies, imports, interpretations.")
+    ],
     store: Atlas = PLACE,
     model: Annotated[str | None, typer.Option(help="The model's name in the store, where not its own.")] = None,
     rename: Annotated[

@@ -20,8 +20,9 @@ def collect(
     similar: bool = True,
     tokenizer: str | None = None,
 ) -> list[str]:
-    """Collect finished comparisons, studies and imports; a line for each. Then similar units are found, unless told
-    not to, graphs are compiled and the model's tokenizer is stored, so that text can be pasted.
+    """Import finished comparisons, studies and imports, and what interpretations say of their units; a line for each.
+    Then similar units are found, unless told not to, graphs are compiled and the model's tokenizer is stored, so that
+    text can be pasted.
 
     rename: `NAME=OTHER` for bases. tokenizer: a `tokenizer.json` or a model; None for that of the model itself, where
     it can be loaded, `NO_TOKENIZER` for none. Raises `InputError` and `ArtefactError` as `saelens_n2g.store.collect`.
@@ -29,13 +30,19 @@ def collect(
     from saelens_n2g.store.collect import collect as import_run
     from saelens_n2g.store.collect import connect
     from saelens_n2g.store.programs import compile_graphs
+    from saelens_n2g.store.words import is_interpretation, tell
     from saelens_n2g.store.writer import Writer
 
     names = dict(_renamed(one) for one in rename)
     said: list[str] = []
     models: list[str] = []
     with Writer(store) as writer:
-        for run in runs:
+        for run in sorted(runs, key=is_interpretation):  # they are about units of the others
+            if is_interpretation(run):
+                told = tell(run, writer, model=model, rename=names)
+                models += told.models
+                said.append(f"{run}: {told.new} units told, {told.known} had it")
+                continue
             with reporter.stage(f"collect {run}", "units") as tick:
                 found = import_run(run, writer, model=model, rename=names, again=again, tick=tick)
             models += found.models

@@ -66,5 +66,6 @@ from saelens_n2g.scoring.means import summarise_ratio as summarise_ratio
 from saelens_n2g.scoring.pairs import PairedComparison as PairedComparison
 from saelens_n2g.scoring.pairs import SignFlip as SignFlip
 from saelens_n2g.scoring.pairs import compare_paired as compare_paired
+from saelens_n2g.scoring.pairs import cycle as cycle
 from saelens_n2g.scoring.pairs import paired_difference as paired_difference
 from saelens_n2g.scoring.pairs import sign_flip as sign_flip

@@ -142,3 +142,17 @@ def _share_as_far(sizes: Float64[np.ndarray, "unit"], bound: float) -> float:
     for size in sizes:
         sums = np.concatenate([sums + size, sums - size])
     return int(np.count_nonzero(np.abs(sums) >= bound)) / len(sums)
+
+
+def cycle(n: int, seed: Sequence[int]) -> list[int]:
+    """A random arrangement of `n` things in one circle: per place another one (Sattolo 1986). Empty for less than two.
+
+    A derangement, so that as a control nobody is given what is its own.
+    """
+    if n < 2:
+        return []
+    rng, order = np.random.default_rng(list(seed)), list(range(n))
+    for i in range(n - 1, 0, -1):
+        j = int(rng.integers(0, i))
+        order[i], order[j] = order[j], order[i]
+    return order

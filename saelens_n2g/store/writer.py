@@ -178,6 +178,13 @@ class Writer(Closing):
         self._name(number, facts.tokens)
         return number
 
+    def replace(self, unit: int, service: str, value: Any) -> bool:
+        """Store another body in the place of one that a unit has; whether it is another. The unit is there.
+
+        Raises `ValueError` for what is no JSON.
+        """
+        return self._body("unit", unit, service, serialise(value))
+
     def similar(self, unit: int, others: Sequence[tuple[int, float, float, float]], body: Any) -> None:
         """Store which units are similar, as (number, similarity, own, other), best first, and what is sent of it.
 

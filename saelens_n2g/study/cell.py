@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from saelens_n2g.bases.base import Basis
 from saelens_n2g.bases.foreign import load_dictionary
 from saelens_n2g.bases.registry import BASES, basis_kind
@@ -22,6 +20,7 @@ from saelens_n2g.explanations.base import Explanation
 from saelens_n2g.explanations.tables import BackoffTable
 from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.jobs.artefacts import write_json
+from saelens_n2g.scoring.pairs import cycle
 from saelens_n2g.study.config import SHUFFLED, StudyConfig
 from saelens_n2g.study.fragments import Fragments, correlations
 from saelens_n2g.study.nonzero import Nonzero, score_nonzero
@@ -39,20 +38,6 @@ def basis_of(workspace: Workspace, name: str, folder: Path | None) -> Basis:
     if folder is None:
         return build(workspace, name)
     return replace(sae_basis(workspace.config.site("sae"), load_dictionary(folder)), name=name)
-
-
-def cycle(n: int, seed: Sequence[int]) -> list[int]:
-    """A random arrangement of `n` things in one circle: per place another one (Sattolo 1986). Empty for less than two.
-
-    A derangement, so that nobody is given what is its own.
-    """
-    if n < 2:
-        return []
-    rng, order = np.random.default_rng(list(seed)), list(range(n))
-    for i in range(n - 1, 0, -1):
-        j = int(rng.integers(0, i))
-        order[i], order[j] = order[j], order[i]
-    return order
 
 
 def explain_cell(

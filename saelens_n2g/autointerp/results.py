@@ -1,0 +1,222 @@
+"""What a run found, as plain values: written to `results.json`, read by table, page and store.
+
+A *way* is one way of explaining: a graph or a table by itself, or an explainer's sentences with a simulator.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.autointerp.controls import CONTROLS, JUDGED_BY, SHUFFLED, Validity, validity
+from saelens_n2g.autointerp.explainers import FAILED
+from saelens_n2g.autointerp.judge import Judged, judged_from
+from saelens_n2g.errors import ArtefactError
+from saelens_n2g.jobs.artefacts import read_format, write_json
+from saelens_n2g.scoring import PairedComparison, Summary, compare_paired, summarise
+
+FORMAT, VERSION = "saelens-n2g/interpretation", 1
+SCORED = "scored"
+"""Status of a unit under a way that has scores. The others are those of sentences: `failed`, which the next run tries
+again, and `silent`, where there is nothing to score, as without a graph."""
+MAIN = ("top_and_random", "correlation")
+"""Set and metric that tables begin with: Bills et al.'s score."""
+
+
+@dataclass(frozen=True, order=True)
+class Way:
+    """One way of explaining."""
+
+    simulator: str
+    explainer: str | None = None
+    """None for what predicts without a sentence."""
+
+    @property
+    def label(self) -> str:
+        """For people: `graph`, or `templated > quoted`."""
+        return self.simulator if self.explainer is None else f"{self.explainer} > {self.simulator}"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One unit under one way."""
+
+    unit: str
+    run: str
+    basis: str
+    layer: int
+    status: str
+    """`scored`, `failed` or `silent`."""
+    reason: str
+    """Why there is no score, in one line."""
+    judged: Judged | None
+    """None unless scored."""
+    controls: Mapping[str, Judged | str] = field(default_factory=dict)
+    """`neutral` and `other` -> scores, or why they failed; what cannot be, as in a group of one unit, is not there."""
+    other: str | None = None
+    """The unit whose explanation was the control."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Of all of it, the controls included."""
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """Run, basis, layer."""
+        return self.run, self.basis, self.layer
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of it failed."""
+        return self.status != FAILED and not any(isinstance(one, str) for one in self.controls.values())
+
+    def value(self, set_: str, metric: str) -> float | None:
+        """A score; None where there is none."""
+        return None if self.judged is None else self.judged.sets[set_].values[metric]
+
+    def control(self, name: str, set_: str, metric: str) -> float | None:
+        """The same of a control."""
+        if name == SHUFFLED:
+            return None if self.judged is None else self.judged.shuffled[set_].values[metric]
+        found = self.controls.get(name)
+        return found.sets[set_].values[metric] if isinstance(found, Judged) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; read back by `outcome_from`."""
+        controls = {k: v.as_json() if isinstance(v, Judged) else v for k, v in self.controls.items()}
+        judged = None if self.judged is None else self.judged.as_json()
+        return {**vars(self), "judged": judged, "controls": controls, "costs": dict(self.costs)}
+
+
+def outcome_from(value: Mapping[str, Any]) -> Outcome:
+    """Inverse of `Outcome.as_json`. Raises `KeyError` or `TypeError` if a field is amiss."""
+    controls = {k: v if isinstance(v, str) else judged_from(v) for k, v in value["controls"].items()}
+    judged = None if value["judged"] is None else judged_from(value["judged"])
+    return Outcome(**{**value, "judged": judged, "controls": controls})
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What an explainer said of one unit."""
+
+    unit: str
+    run: str
+    basis: str
+    layer: int
+    text: str | None
+    status: str
+    """`explained`, `failed` or `silent` (`explainers.Explained`)."""
+    reason: str
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Interpretation:
+    """The whole of it."""
+
+    outcomes: Mapping[Way, Sequence[Outcome]]
+    """Way -> its units, the same ones in the same order for all ways."""
+    sentences: Mapping[str, Sequence[Sentence]]
+    """Explainer -> what it said, of the same units in the same order."""
+    config: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, Any]]
+    """Name of an explainer or simulator -> everything that decides what it says."""
+    provenance: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """For resampling."""
+        return int(self.config["seed"])
+
+    @property
+    def failures(self) -> int:
+        """Answers that failed: sentences, and scores with their controls."""
+        said = sum(one.status == FAILED for several in self.sentences.values() for one in several)
+        return said + sum(not one.whole for several in self.outcomes.values() for one in several)
+
+    def values(self, way: Way, set_: str, metric: str) -> list[float | None]:
+        """A score of every unit."""
+        return [one.value(set_, metric) for one in self.outcomes[way]]
+
+    def summary(self, way: Way, set_: str, metric: str, among: Callable[[Outcome], bool] | None = None) -> Summary:
+        """Mean over units with its interval, of those that are `among` some."""
+        chosen = [one for one in self.outcomes[way] if among is None or among(one)]
+        return summarise([one.value(set_, metric) for one in chosen], seed=self.seed)
+
+    def answered(self, way: Way, task: str, metric: str) -> Summary:
+        """The same of `detection` or `fuzzing`."""
+        judged = [one.judged for one in self.outcomes[way]]
+        return summarise([None if j is None else getattr(getattr(j, task), metric) for j in judged], seed=self.seed)
+
+    def control(self, way: Way, name: str, set_: str, metric: str) -> Summary:
+        """The same of a control."""
+        return summarise([one.control(name, set_, metric) for one in self.outcomes[way]], seed=self.seed)
+
+    def versus(self, a: Way, b: Way, set_: str, metric: str) -> PairedComparison:
+        """Two ways on the same units."""
+        return compare_paired(self.values(a, set_, metric), self.values(b, set_, metric), seed=self.seed)
+
+    def validity(self, way: Way) -> Validity:
+        """Whether the way beats its controls, on strong and random excerpts."""
+        set_ = MAIN[0]
+        true = {metric: self.values(way, set_, metric) for metric in JUDGED_BY}
+        given = {
+            name: {metric: [one.control(name, set_, metric) for one in self.outcomes[way]] for metric in JUDGED_BY}
+            for name in CONTROLS
+        }
+        return validity(true, given, seed=self.seed)
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Basis and layer of the units, in order."""
+        return list(dict.fromkeys((one.basis, one.layer) for one in next(iter(self.outcomes.values()))))
+
+    def costs(self) -> dict[str, float]:
+        """What all of it took."""
+        outcomes = [one.costs for several in self.outcomes.values() for one in several]
+        return summed([*outcomes, *(one.costs for several in self.sentences.values() for one in several)])
+
+    def as_json(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        ways = [
+            {
+                "explainer": way.explainer,
+                "simulator": way.simulator,
+                "validity": self.validity(way).as_json(),
+                "units": [one.as_json() for one in several],
+            }
+            for way, several in self.outcomes.items()
+        ]
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "ways": ways,
+            "sentences": {name: [dict(vars(one)) for one in several] for name, several in self.sentences.items()},
+            "config": self.config,
+            "settings": self.settings,
+            "provenance": self.provenance,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write as JSON (docs/formats.md)."""
+        write_json(path, self.as_json())
+
+    @classmethod
+    def load(cls, path: Path) -> "Interpretation":
+        """Inverse of `save`. Raises `ArtefactError` if the file is missing, damaged or of another format."""
+        value = read_format(path, FORMAT, VERSION)
+        try:
+            outcomes = {
+                Way(way["simulator"], way["explainer"]): tuple(outcome_from(one) for one in way["units"])
+                for way in value["ways"]
+            }
+            said = {name: tuple(Sentence(**one) for one in several) for name, several in value["sentences"].items()}
+            return cls(outcomes, said, *(value[name] for name in ("config", "settings", "provenance")))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtefactError(f"file {path}", "a whole interpretation", repr(error)) from error
+
+
+def summed(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Costs added up by name."""
+    found: dict[str, float] = {}
+    for costs in several:
+        for name, amount in costs.items():
+            found[name] = found.get(name, 0) + amount
+    return dict(sorted(found.items()))

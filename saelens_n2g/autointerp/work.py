@@ -1,0 +1,191 @@
+"""The work of a run: units of one basis and layer explained and scored, every answer kept in a file of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saelens_n2g.autointerp import explainers, simulators
+from saelens_n2g.autointerp.config import VERSION, InterpretConfig
+from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
+from saelens_n2g.autointerp.excerpts import Evidence
+from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
+from saelens_n2g.autointerp.judge import Judged, judge
+from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
+from saelens_n2g.autointerp.results import SCORED, Interpretation, Outcome, Sentence, Way, outcome_from, summed
+from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
+from saelens_n2g.errors import InputError, UnitError
+from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
+from saelens_n2g.scoring import cycle
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a way has to say of one unit: a predictor, or the status of a unit without one."""
+
+    predictor: Predictor | Failure
+    identity: Any = None
+    """JSON values that decide it."""
+    status: str = SILENT
+
+
+class Work:
+    """Explains and scores units, group by group. Raises `InputError` for explainers and simulators that cannot be."""
+
+    def __init__(self, config: InterpretConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        own = [name for name in config.simulators if name in predictors()]
+        self.readers: dict[str, Simulator] = {
+            name: simulators.make_simulator(name, config.options.get(name))
+            for name in config.simulators
+            if name not in own
+        }
+        self.writers = {name: explainers.make_explainer(name, config.options.get(name)) for name in config.explainers}
+        read = [Way(reader, writer) for writer in self.writers for reader in self.readers]
+        self.outcomes: dict[Way, list[Outcome]] = {way: [] for way in [*map(Way, own), *read]}
+        self.sentences: dict[str, list[Sentence]] = {name: [] for name in self.writers}
+        if not self.outcomes:
+            raise InputError("simulators", "a predictor, or an explainer for the simulators", "neither")
+
+    def group(self, units: Sequence[Evidence], tick: Tick) -> None:
+        """Explain and score the units of one basis and layer, which are each other's controls."""
+        said = {name: [self._explained(name, unit) for unit in units] for name in self.writers}
+        for writer, explained in said.items():
+            self.sentences[writer] += [
+                Sentence(u.name, u.run, u.basis, u.layer, e.text, e.status, e.reason, e.costs)
+                for u, e in zip(units, explained, strict=True)
+            ]
+        neutral = _neutrals(units)
+        given = {way: self._given(way, units, said) for way in self.outcomes}
+        donors = {way: _donors(several, [self.config.seed, 7, units[0].layer]) for way, several in given.items()}
+        for place, unit in enumerate(units):
+            for way, several in given.items():
+                controls = {
+                    NEUTRAL: neutral[place] if way.explainer is None else self._sentence(way, simulators.NEUTRAL)
+                }
+                other = donors[way].get(place)
+                if other is not None:
+                    controls[OTHER] = several[other]
+                name = None if other is None else units[other].name
+                self.outcomes[way].append(self._outcome(way, unit, several[place], controls, name))
+            tick()
+
+    def result(self, provenance: Mapping[str, Any]) -> Interpretation:
+        """All that was found."""
+        made: dict[str, Any] = {**self.writers, **self.readers}
+        return Interpretation(
+            outcomes={way: tuple(several) for way, several in self.outcomes.items()},
+            sentences={name: tuple(several) for name, several in self.sentences.items()},
+            config=self.config.as_json(),
+            settings={name: dict(one.settings) for name, one in made.items()},
+            provenance=provenance,
+        )
+
+    # --- what is said ---------------------------------------------------------------------------------------------
+
+    def _explained(self, name: str, unit: Evidence) -> Explained:
+        """What an explainer says of a unit: out of its file, or now."""
+        writer = self.writers[name]
+        key = fingerprint([VERSION, name, dict(writer.settings), unit.checksum, self._cut()])
+        path = _file(self.folder / "explanations" / name, unit)
+        known = _known(path, key)
+        if known is not None and known["status"] != FAILED:
+            return Explained(**known)
+        found = writer.explain(unit)
+        write_json(path, {"key": key, "value": asdict(found)})
+        return found
+
+    def _cut(self) -> Any:
+        return asdict(self.config.reading)
+
+    def _given(self, way: Way, units: Sequence[Evidence], said: Mapping[str, Sequence[Explained]]) -> list[Given]:
+        """What a way has to say of each unit."""
+        if way.explainer is None:
+            return [_own(way.simulator, unit) for unit in units]
+        return [
+            Given(Failure(one.reason), status=one.status) if one.text is None else self._sentence(way, one.text)
+            for one in said[way.explainer]
+        ]
+
+    def _sentence(self, way: Way, text: str) -> Given:
+        reader = self.readers[way.simulator]
+        return Given(SentencePredictor(text, reader), [text, dict(reader.settings)])
+
+    # --- what it is worth -----------------------------------------------------------------------------------------
+
+    def _outcome(
+        self, way: Way, unit: Evidence, given: Given, controls: Mapping[str, Given], other: str | None
+    ) -> Outcome:
+        """Scores of a unit and its controls: out of their file, or now."""
+        if isinstance(given.predictor, Failure):
+            reason = given.predictor.reason
+            return Outcome(unit.name, unit.run, unit.basis, unit.layer, given.status, reason, None)
+        decided = {name: one.identity for name, one in {"own": given, **controls}.items()}
+        rules = asdict(self.config.rules)
+        about = [VERSION, way.label, unit.checksum, unit.threshold, self._cut(), rules, decided, other]
+        key = fingerprint(about)
+        path = _file(self.folder / "scores" / way.label.replace(" > ", "+"), unit)
+        known = _known(path, key)
+        if known is not None:
+            found = outcome_from(known)
+            if found.whole:
+                return found
+        found = self._scored(unit, given.predictor, controls, other)
+        write_json(path, {"key": key, "value": found.as_json()})
+        return found
+
+    def _scored(
+        self, unit: Evidence, predictor: Predictor, controls: Mapping[str, Given], other: str | None
+    ) -> Outcome:
+        """Now. The controls of what has no score are not asked for."""
+        own = judge(predictor, unit, self.config.rules)
+        about = (unit.name, unit.run, unit.basis, unit.layer)
+        if isinstance(own, Failure):
+            return Outcome(*about, FAILED, own.reason, None)
+        beside: dict[str, Judged | str] = {}
+        for name, one in controls.items():
+            if not isinstance(one.predictor, Failure):
+                found = judge(one.predictor, unit, self.config.rules)
+                beside[name] = found.reason if isinstance(found, Failure) else found
+        judged = [own, *(one for one in beside.values() if isinstance(one, Judged))]
+        return Outcome(*about, SCORED, "", own, beside, other, summed(one.costs for one in judged))
+
+
+def _own(name: str, unit: Evidence) -> Given:
+    """The unit's own predictor that needs no sentence."""
+    try:
+        return Given(own_predictor(name, unit), [name, unit.checksum])
+    except UnitError as error:
+        return Given(Failure(str(error)))
+
+
+def _neutrals(units: Sequence[Evidence]) -> list[Given]:
+    """Per unit the mean activation of each token over the other units: what is true of a token whichever unit it is."""
+    counts = [TokenCounts.of(unit.of("fit")) for unit in units]
+    if len(units) < 2:
+        return [Given(Failure("no other unit")) for _ in units]
+    everything = TokenCounts.joined(counts)
+    return [
+        Given(everything.without(own).means(), ["token means", *(u.checksum for u in units if u is not unit)])
+        for own, unit in zip(counts, units, strict=True)
+    ]
+
+
+def _donors(given: Sequence[Given], seed: Sequence[int]) -> dict[int, int]:
+    """Place of a unit that has a predictor -> place of the unit whose predictor is its control."""
+    able = [place for place, one in enumerate(given) if not isinstance(one.predictor, Failure)]
+    return {able[a]: able[b] for a, b in enumerate(cycle(len(able), seed))}
+
+
+def _file(folder: Path, unit: Evidence) -> Path:
+    return folder / unit.run / f"{unit.name.replace('/', '_')}.json"
+
+
+def _known(path: Path, key: str) -> Any:
+    """What an earlier run stored for this key; None for anything else."""
+    if not path.is_file():
+        return None
+    stored = read_json(path)
+    return stored["value"] if isinstance(stored, dict) and stored.get("key") == key else None
