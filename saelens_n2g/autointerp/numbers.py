@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from saelens_n2g.autointerp.asking import Asker
-from saelens_n2g.autointerp.wording import EXAMPLES, UNKNOWN, row, rows, scaled
+from saelens_n2g.autointerp.wording import EXAMPLES, UNKNOWN, described, row, rows, scaled
 from saelens_n2g.errors import InputError
 
 VERSION = 1
@@ -59,8 +59,7 @@ def shared(most: int) -> str:
 
 def opening(description: str) -> str:
     """What comes before the list of the unit that is asked about."""
-    one_line = " ".join(description.split()).encode("utf-8", "replace").decode()
-    return f"\nUnit {len(EXAMPLES) + 1}\nDescription: {one_line}\nText:\n"
+    return f"\nUnit {len(EXAMPLES) + 1}\nDescription: {described(description)}\nText:\n"
 
 
 def unknown_rows(strings: Sequence[str]) -> tuple[str, list[int]]:

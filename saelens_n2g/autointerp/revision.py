@@ -19,7 +19,7 @@ from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
 from saelens_n2g.autointerp.simulators import Options, only
 from saelens_n2g.autointerp.token_activation import evidence_text, shots_of
-from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk
+from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, described
 from saelens_n2g.clients.messages import Failure
 from saelens_n2g.errors import InputError
 
@@ -115,7 +115,7 @@ def talk_of(before: str, shots: Sequence[Shot]) -> Talk:
 
 
 def _asked(description: str, shots: Sequence[Shot]) -> str:
-    return f"Description: {LEAD} {' '.join(description.split())}.\n{evidence_text(shots)}"
+    return f"Description: {LEAD} {described(description)}.\n{evidence_text(shots)}"
 
 
 def _make(options: Options, asker: Asker) -> Revised:

@@ -15,7 +15,7 @@ from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
 from saelens_n2g.autointerp.simulators import ASKING, Options, only
-from saelens_n2g.autointerp.wording import EXAMPLES, Talk, scaled, shown
+from saelens_n2g.autointerp.wording import EXAMPLES, Talk, described, scaled, shown
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.counting import estimated
 from saelens_n2g.clients.messages import Reply, Request
@@ -51,7 +51,7 @@ SCHEMA = json.dumps(
 def question(description: str, strings: Sequence[str]) -> str:
     """What is asked about one text."""
     tokens = json.dumps([shown(token) for token in strings], ensure_ascii=False)
-    return f"Description: {' '.join(description.split())}\nTokens: {tokens}"
+    return f"Description: {described(description)}\nTokens: {tokens}"
 
 
 def written(strings: Sequence[str], values: Sequence[int]) -> str:

@@ -24,8 +24,19 @@ _BREAKS = re.compile(r"[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 def shown(token: str) -> str:
     """A token in one line: leading spaces as they are, tabs, breaks and backslashes escaped, half characters as `?`."""
-    whole = token.encode("utf-8", "replace").decode()
+    whole = sendable(token)
     return _BREAKS.sub(" ", "".join(_ESCAPES.get(letter, letter) for letter in whole))
+
+
+def sendable(text: str) -> str:
+    """A text with `?` for what is no whole character: no request can hold half ones, and the mark that stands for them
+    is spelled alike by whole and by half ones, so that places behind it could not be told."""
+    return text.encode("utf-8", "replace").decode().replace("\ufffd", "?")
+
+
+def described(description: str) -> str:
+    """A description in one line."""
+    return sendable(" ".join(description.split()))
 
 
 def scaled(activations: Float[np.ndarray, "token"], most: int) -> list[int]:

@@ -22,7 +22,7 @@ from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.scorers import ASKING, Scored
 from saelens_n2g.autointerp.simulators import Options, only
-from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
+from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, described, marked
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.messages import Reply
 from saelens_n2g.scoring import firing
@@ -95,7 +95,7 @@ class YesNo:
 
 
 def _asked(description: str, strings: Sequence[str], marks: Sequence[bool]) -> str:
-    return f"Description: {' '.join(description.split())}\nText: {marked(strings, marks)}"
+    return f"Description: {described(description)}\nText: {marked(strings, marks)}"
 
 
 def _turns(name: str) -> tuple[tuple[str, str], ...]:
