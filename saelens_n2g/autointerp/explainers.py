@@ -65,7 +65,7 @@ ASKING: Askers[Explainer] = Askers("explainer")
 
 def register_explainer(name: str, factory: Factory) -> None:
     """Make an explainer known by name. Raises `InputError` if the name is taken."""
-    if name in _FACTORIES:
+    if name in _FACTORIES or name in ASKING.makers:
         raise InputError(f"explainer {name!r}", "a name that is free", "one that is taken")
     _FACTORIES[name] = factory
 

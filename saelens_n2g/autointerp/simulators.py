@@ -58,7 +58,7 @@ ASKING: Askers[Simulator] = Askers("simulator")
 
 def register_simulator(name: str, factory: Factory) -> None:
     """Make a simulator known by name. Raises `InputError` if the name is taken."""
-    if name in _FACTORIES:
+    if name in _FACTORIES or name in ASKING.makers:
         raise InputError(f"simulator {name!r}", "a name that is free", "one that is taken")
     _FACTORIES[name] = factory
 
