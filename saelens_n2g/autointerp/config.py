@@ -9,7 +9,9 @@ from saelens_n2g.autointerp.explainers import explainers
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import predictors
 from saelens_n2g.autointerp.reading import Reading
+from saelens_n2g.autointerp.scorers import scorers
 from saelens_n2g.autointerp.simulators import simulators
+from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.errors import InputError
 
 VERSION = 1
@@ -25,6 +27,10 @@ class InterpretConfig:
     simulators: tuple[str, ...] = ("graph", "table", "backoff", "quoted")
     """Names of predictors that need no sentence (`predictors.predictors()`) and of simulators of sentences
     (`simulators.simulators()`)."""
+    scorers: tuple[str, ...] = ()
+    """Names of scorers that ask a language model whether sentences fit (`scorers.scorers()`)."""
+    client: ClientConfig | None = None
+    """The language model that is asked; None where nothing asks one."""
     units: int | None = None
     """Units at most of each basis and layer, drawn at random; None takes all."""
     excerpts: int = 10
@@ -43,6 +49,7 @@ class InterpretConfig:
         for what, given, known in (
             ("explainers", self.explainers, explainers()),
             ("simulators", self.simulators, (*predictors(), *simulators())),
+            ("scorers", self.scorers, scorers()),
         ):
             if unknown := [name for name in given if name not in known] or len(set(given)) < len(given):
                 found = f"{', '.join(unknown)}" if isinstance(unknown, list) else f"{', '.join(given)}"
@@ -56,7 +63,7 @@ class InterpretConfig:
         if not (0 <= self.tolerated < 1 and 0 < self.hold_back < 1):
             found = f"{self.tolerated} and {self.hold_back}"
             raise InputError("tolerated and held back", "shares in [0, 1) and (0, 1)", found)
-        if stray := sorted(set(self.options) - {*self.explainers, *self.simulators}):
+        if stray := sorted(set(self.options) - {*self.explainers, *self.simulators, *self.scorers}):
             raise InputError("options", "of explainers and simulators that are used", ", ".join(stray))
 
     @property
@@ -70,5 +77,8 @@ class InterpretConfig:
         return Reading(self.excerpts, 0.0 if self.calibration == "none" else self.hold_back)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "explainers": list(self.explainers), "simulators": list(self.simulators)}
+        """JSON values. Of the client its kind and model: the rest of what decides answers is in the settings of those
+        who ask."""
+        lists = {name: list(getattr(self, name)) for name in ("explainers", "simulators", "scorers")}
+        client = None if self.client is None else {"kind": self.client.kind, "model": self.client.model}
+        return {**asdict(self), **lists, "client": client}

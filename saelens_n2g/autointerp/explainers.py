@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from saelens_n2g.autointerp.asking import Asker, Askers
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.autointerp.simulators import Options
@@ -58,11 +59,13 @@ class Explainer(Protocol):
 Factory = Callable[[Options], Explainer]
 """Makes an explainer from its options. Raises `InputError`."""
 _FACTORIES: dict[str, Factory] = {}
+ASKING: Askers[Explainer] = Askers("explainer")
+"""Explainers that ask a language model."""
 
 
 def register_explainer(name: str, factory: Factory) -> None:
     """Make an explainer known by name. Raises `InputError` if the name is taken."""
-    if name in _FACTORIES:
+    if name in _FACTORIES or name in ASKING.makers:
         raise InputError(f"explainer {name!r}", "a name that is free", "one that is taken")
     _FACTORIES[name] = factory
 
@@ -70,16 +73,23 @@ def register_explainer(name: str, factory: Factory) -> None:
 def explainers() -> tuple[str, ...]:
     """Names of all explainers."""
     _known()
-    return tuple(_FACTORIES)
+    return (*_FACTORIES, *ASKING.makers)
 
 
-def make_explainer(name: str, options: Options | None = None) -> Explainer:
-    """The explainer of that name. Raises `InputError` if there is none, or as its factory does."""
+def make_explainer(name: str, options: Options | None = None, asker: Asker | None = None) -> Explainer:
+    """The explainer of that name. Raises `InputError` if there is none, if it asks a language model and `asker` is not
+    given or cannot serve it, or as its factory does."""
     if name not in explainers():
         raise InputError(f"explainer {name!r}", f"one of {', '.join(explainers())}", repr(name))
-    return _FACTORIES[name](options or {})
+    return ASKING.make(name, options or {}, asker) if name in ASKING.makers else _FACTORIES[name](options or {})
 
 
 def _known() -> None:
     """The files that bring explainers with the package."""
-    from saelens_n2g.autointerp import templated  # noqa: F401  (it registers itself)
+    from saelens_n2g.autointerp import (  # noqa: F401  (they register themselves)
+        graph_sentence,
+        highlights,
+        revision,
+        templated,
+        token_activation,
+    )

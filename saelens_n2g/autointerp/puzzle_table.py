@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.controls import CONTROLS
-from saelens_n2g.autointerp.explainers import make_explainer
+from saelens_n2g.autointerp.explainers import Explainer, make_explainer
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.puzzles import (
     KINDS,
@@ -37,16 +38,18 @@ def markdown(
     simulators: Sequence[str],
     explainers: Sequence[str],
     options: Mapping[str, Options],
+    asker: Asker | None = None,
 ) -> str:
-    """Every table. Raises `InputError` for names that are none."""
-    readers = [make_simulator(name, options.get(name)) for name in simulators]
+    """Every table. Raises `InputError` for names that are none, or that ask where there is nobody to ask."""
+    readers = [make_simulator(name, options.get(name), asker) for name in simulators]
     parts = [f"**{len(puzzles)} puzzles**", _counts(puzzles)]
     reads = {one.name: score_reader(one, puzzles) for one in readers}
     if reads:
         parts += ["**Readers**", _readers(reads)]
         parts += [f"**{name}**, by kind" + "\n\n" + _kinds(found) for name, found in reads.items() if _known(found)]
     if explainers and readers:
-        rows = [_writer(name, reader, puzzles, options) for name in explainers for reader in readers]
+        writers = [make_explainer(name, options.get(name), asker) for name in explainers]
+        rows = [_writer(writer, reader, puzzles) for writer in writers for reader in readers]
         parts += ["**Writers**", grid(("Writer", "Reader", "Own sentence", "True explanation", "Choice"), rows, 2)]
     parts.append("\n".join(f"- {note}" for note in NOTES))
     return "\n\n".join(parts) + "\n"
@@ -99,8 +102,7 @@ def _kinds(found: Sequence[Read]) -> str:
     return grid(("Kind", "Puzzles", "Correlation", "Choice"), rows)
 
 
-def _writer(name: str, reader: Simulator, puzzles: Sequence[Puzzle], options: Mapping[str, Options]) -> list[str]:
-    explainer = make_explainer(name, options.get(name))
+def _writer(explainer: Explainer, reader: Simulator, puzzles: Sequence[Puzzle]) -> list[str]:
     own = [written_by(explainer, reader, puzzle) for puzzle in puzzles]
     true = [_value(read_by(reader, puzzle.explanation, puzzle.sentences)) for puzzle in puzzles]
     chosen: list[float | None] = []
@@ -110,7 +112,7 @@ def _writer(name: str, reader: Simulator, puzzles: Sequence[Puzzle], options: Ma
         ahead = value is not None and all(one is None or value > one for one in false)
         chosen.append(None if isinstance(found, Failure) else float(ahead))
     return [
-        name,
+        explainer.name,
         reader.name,
         _mean([_value(found) for found in own]),
         _mean(true),

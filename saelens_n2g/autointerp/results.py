@@ -11,6 +11,8 @@ from typing import Any
 from saelens_n2g.autointerp.controls import CONTROLS, INVALID, JUDGED_BY, SHUFFLED, Validity, validity
 from saelens_n2g.autointerp.explainers import FAILED
 from saelens_n2g.autointerp.judge import Judged, judged_from
+from saelens_n2g.autointerp.scorers import Asked, asked_from
+from saelens_n2g.autointerp.scorers import validity_of as asked_validity
 from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_format, write_json
 from saelens_n2g.scoring import PairedComparison, Summary, compare_paired, summarise
@@ -120,6 +122,8 @@ class Interpretation:
     settings: Mapping[str, Mapping[str, Any]]
     """Name of an explainer or simulator -> everything that decides what it says."""
     provenance: Mapping[str, Any]
+    asked: Mapping[Way, Sequence[Asked]] = field(default_factory=dict)
+    """Explainer and scorer -> its units, in the same order."""
     _verdicts: dict[Way, Validity] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -131,7 +135,8 @@ class Interpretation:
     def failures(self) -> int:
         """Answers that failed: sentences, and scores with their controls."""
         said = sum(one.status == FAILED for several in self.sentences.values() for one in several)
-        return said + sum(not one.whole for several in self.outcomes.values() for one in several)
+        asked = sum(not one.whole for several in self.asked.values() for one in several)
+        return said + asked + sum(not one.whole for several in self.outcomes.values() for one in several)
 
     def values(self, way: Way, set_: str, metric: str) -> list[float | None]:
         """A score of every unit."""
@@ -181,6 +186,7 @@ class Interpretation:
     def costs(self) -> dict[str, float]:
         """What all of it took."""
         outcomes = [one.costs for several in self.outcomes.values() for one in several]
+        outcomes += [one.costs for several in self.asked.values() for one in several]
         return summed([*outcomes, *(one.costs for several in self.sentences.values() for one in several)])
 
     def as_json(self) -> dict[str, Any]:
@@ -194,10 +200,20 @@ class Interpretation:
             }
             for way, several in self.outcomes.items()
         ]
+        asked = [
+            {
+                "explainer": way.explainer,
+                "scorer": way.simulator,
+                "validity": asked_validity(several, seed=self.seed).as_json(),
+                "units": [one.as_json() for one in several],
+            }
+            for way, several in self.asked.items()
+        ]
         return {
             "format": FORMAT,
             "version": VERSION,
             "ways": ways,
+            "asked": asked,
             "sentences": {name: [dict(vars(one)) for one in several] for name, several in self.sentences.items()},
             "config": self.config,
             "settings": self.settings,
@@ -218,7 +234,12 @@ class Interpretation:
                 for way in value["ways"]
             }
             said = {name: tuple(Sentence(**one) for one in several) for name, several in value["sentences"].items()}
-            return cls(outcomes, said, *(value[name] for name in ("config", "settings", "provenance")))
+            asked = {
+                Way(one["scorer"], one["explainer"]): tuple(asked_from(unit) for unit in one["units"])
+                for one in value.get("asked", ())
+            }
+            config, settings, provenance = (value[name] for name in ("config", "settings", "provenance"))
+            return cls(outcomes, said, config, settings, provenance, asked)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(f"file {path}", "a whole interpretation", repr(error)) from error
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from saelens_n2g.autointerp.asking import Asker, Askers
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
 from saelens_n2g.errors import InputError
@@ -51,11 +52,13 @@ Factory = Callable[[Options], Simulator]
 """Makes a simulator from its options. Raises `InputError` for options that cannot be, or where something it needs is
 not installed."""
 _FACTORIES: dict[str, Factory] = {}
+ASKING: Askers[Simulator] = Askers("simulator")
+"""Simulators that ask a language model."""
 
 
 def register_simulator(name: str, factory: Factory) -> None:
     """Make a simulator known by name. Raises `InputError` if the name is taken."""
-    if name in _FACTORIES:
+    if name in _FACTORIES or name in ASKING.makers:
         raise InputError(f"simulator {name!r}", "a name that is free", "one that is taken")
     _FACTORIES[name] = factory
 
@@ -63,19 +66,26 @@ def register_simulator(name: str, factory: Factory) -> None:
 def simulators() -> tuple[str, ...]:
     """Names of all simulators."""
     _known()
-    return tuple(_FACTORIES)
+    return (*_FACTORIES, *ASKING.makers)
 
 
-def make_simulator(name: str, options: Options | None = None) -> Simulator:
-    """The simulator of that name. Raises `InputError` if there is none, or as its factory does."""
+def make_simulator(name: str, options: Options | None = None, asker: Asker | None = None) -> Simulator:
+    """The simulator of that name. Raises `InputError` if there is none, if it asks a language model and `asker` is not
+    given or cannot serve it, or as its factory does."""
     if name not in simulators():
         raise InputError(f"simulator {name!r}", f"one of {', '.join(simulators())}", repr(name))
-    return _FACTORIES[name](options or {})
+    return ASKING.make(name, options or {}, asker) if name in ASKING.makers else _FACTORIES[name](options or {})
 
 
 def _known() -> None:
     """The files that bring simulators with the package."""
-    from saelens_n2g.autointerp import embedding, quoted  # noqa: F401  (they register themselves)
+    from saelens_n2g.autointerp import (  # noqa: F401  (they register themselves)
+        all_at_once,
+        embedding,
+        quoted,
+        structured,
+        token_by_token,
+    )
 
 
 def only(name: str, options: Options, known: Sequence[str]) -> None:

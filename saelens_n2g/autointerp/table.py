@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import combinations
 
+from saelens_n2g.autointerp import asked_table
 from saelens_n2g.autointerp.controls import CONTROLS
 from saelens_n2g.autointerp.results import MAIN, Interpretation, Way
 from saelens_n2g.autointerp.scores import SETS
@@ -63,6 +64,7 @@ def tables(result: Interpretation) -> list[tuple[str, str]]:
         ("By basis and layer: correlation on top and random excerpts", _by_group(result, *MAIN)),
         ("By basis and layer: AUPRC on random excerpts", _by_group(result, "random", "auprc")),
         ("Further scores, top and random", grid(OTHER_HEAD, other_rows(result))),
+        ("Answered by a language model, excerpt by excerpt", _asked(result)),
         ("What became of the units", grid(("Of", "Status", "Reason", "Units"), fate_rows(result), 3)),
     ]
     if costs := result.costs():
@@ -70,6 +72,10 @@ def tables(result: Interpretation) -> list[tuple[str, str]]:
             ("Costs, controls included", grid(("What", "Amount"), [[k, f"{v:,.0f}"] for k, v in costs.items()]))
         )
     return [(title, body) for title, body in found if body]
+
+
+def _asked(result: Interpretation) -> str:
+    return grid(asked_table.HEAD, asked_table.rows(result)) if result.asked else ""
 
 
 def score_rows(result: Interpretation) -> list[list[str]]:
@@ -149,6 +155,8 @@ def _of_group(result: Interpretation, way: Way, basis: str, layer: int, set_: st
 def fate_rows(result: Interpretation) -> list[list[str]]:
     """How many units ended how: of sentences, and of ways. Failures that controls alone had are among them."""
     counts: Counter[tuple[str, str, str]] = Counter()
+    for way, asked in result.asked.items():
+        counts.update((way.label, one.status, one.reason) for one in asked)
     for name, several in result.sentences.items():
         counts.update((f"{name}, sentence", one.status, one.reason) for one in several)
     for way, units in result.outcomes.items():

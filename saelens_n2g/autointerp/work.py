@@ -1,21 +1,25 @@
 """The work of a run: units of one basis and layer explained and scored, every answer kept in a file of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from saelens_n2g.autointerp import explainers, simulators
+from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.config import VERSION, InterpretConfig
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
 from saelens_n2g.autointerp.judge import Judged, judge
+from saelens_n2g.autointerp.kept import file_of, known
 from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
 from saelens_n2g.autointerp.results import SCORED, Interpretation, Outcome, Sentence, Way, outcome_from, summed
+from saelens_n2g.autointerp.revision import Revised
 from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
+from saelens_n2g.autointerp.told import Telling
 from saelens_n2g.errors import InputError, UnitError
-from saelens_n2g.jobs.artefacts import fingerprint, read_json, write_json
+from saelens_n2g.jobs.artefacts import fingerprint, write_json
 from saelens_n2g.scoring import cycle
 
 Tick = Callable[[], None]
@@ -32,21 +36,31 @@ class Given:
 
 
 class Work:
-    """Explains and scores units, group by group. Raises `InputError` for explainers and simulators that cannot be."""
+    """Explains and scores units, group by group; with an asker that is dry, what asks alone, and nothing is kept.
 
-    def __init__(self, config: InterpretConfig, folder: Path) -> None:
+    Raises `InputError` for explainers, simulators and scorers that cannot be.
+    """
+
+    def __init__(self, config: InterpretConfig, folder: Path, asker: Asker | None = None) -> None:
         self.config, self.folder = config, folder
+        self.dry = asker is not None and asker.dry
         own = [name for name in config.simulators if name in predictors()]
         self.readers: dict[str, Simulator] = {
-            name: simulators.make_simulator(name, config.options.get(name))
+            name: simulators.make_simulator(name, config.options.get(name), asker)
             for name in config.simulators
-            if name not in own
+            if name not in own and (not self.dry or name in simulators.ASKING.makers)
         }
-        self.writers = {name: explainers.make_explainer(name, config.options.get(name)) for name in config.explainers}
+        own = [] if self.dry else own
+        self.writers = {
+            name: explainers.make_explainer(name, config.options.get(name), asker) for name in config.explainers
+        }
+        self.writers |= {n: self._revising(one) for n, one in self.writers.items() if isinstance(one, Revised)}
+        self.telling = Telling(config, folder, asker)
+        self._said: dict[tuple[str, str, str], Explained] = {}
         read = [Way(reader, writer) for writer in self.writers for reader in self.readers]
         self.outcomes: dict[Way, list[Outcome]] = {way: [] for way in [*map(Way, own), *read]}
         self.sentences: dict[str, list[Sentence]] = {name: [] for name in self.writers}
-        if not self.outcomes:
+        if not self.outcomes and not self.dry:
             raise InputError("simulators", "a predictor, or an explainer for the simulators", "neither")
 
     def group(self, units: Sequence[Evidence], tick: Tick) -> None:
@@ -57,6 +71,7 @@ class Work:
                 Sentence(u.name, u.run, u.basis, u.layer, e.text, e.status, e.reason, e.costs)
                 for u, e in zip(units, explained, strict=True)
             ]
+        self.telling.group(units, said)
         neutral = _neutrals(units)
         given = {way: self._given(way, units, said) for way in self.outcomes}
         donors = {way: _donors(several, [self.config.seed, 7, units[0].layer]) for way, several in given.items()}
@@ -74,27 +89,48 @@ class Work:
 
     def result(self, provenance: Mapping[str, Any]) -> Interpretation:
         """All that was found."""
-        made: dict[str, Any] = {**self.writers, **self.readers}
+        made: dict[str, Any] = {**self.writers, **self.readers, **self.telling.scorers}
         return Interpretation(
             outcomes={way: tuple(several) for way, several in self.outcomes.items()},
             sentences={name: tuple(several) for name, several in self.sentences.items()},
             config=self.config.as_json(),
             settings={name: dict(one.settings) for name, one in made.items()},
             provenance=provenance,
+            asked={way: tuple(several) for way, several in self.telling.asked.items()},
         )
+
+    def _revising(self, writer: Revised) -> Revised:
+        """The same, of the first explainer as this run has it. Raises `InputError` if it has not."""
+        first = self.writers.get(writer.first.name)
+        if first is None:
+            expected = f"its first explainer {writer.first.name} beside it, for the scores before"
+            raise InputError("explainer 'revised'", expected, ", ".join(self.writers))
+        return replace(writer, first=first)
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
     def _explained(self, name: str, unit: Evidence) -> Explained:
-        """What an explainer says of a unit: out of its file, or now."""
+        """What an explainer says of a unit: out of its file, or now. Once in a run."""
+        place = (name, unit.run, unit.name)
+        if place not in self._said:
+            self._said[place] = self._says(name, unit)
+        return self._said[place]
+
+    def _says(self, name: str, unit: Evidence) -> Explained:
         writer = self.writers[name]
-        key = fingerprint([VERSION, name, dict(writer.settings), unit.checksum, self._cut()])
-        path = _file(self.folder / "explanations" / name, unit)
-        known = _known(path, key)
-        if known is not None and known["status"] != FAILED:
-            return Explained(**known)
-        found = writer.explain(unit)
-        write_json(path, {"key": key, "value": asdict(found)})
+        before = self._explained(writer.first.name, unit) if isinstance(writer, Revised) else None
+        about = [VERSION, name, dict(writer.settings), unit.checksum, self._cut()]
+        key = fingerprint(about if before is None else [*about, before.text])
+        path = file_of(self.folder / "explanations" / name, unit)
+        stored = known(path, key)
+        if stored is not None and stored["status"] != FAILED:
+            return Explained(**stored)
+        if before is not None and isinstance(writer, Revised):
+            found = writer.revise(unit, before)
+        else:
+            found = writer.explain(unit)
+        if not self.dry:
+            write_json(path, {"key": key, "value": asdict(found)})
         return found
 
     def _cut(self) -> Any:
@@ -126,14 +162,15 @@ class Work:
         rules = asdict(self.config.rules)
         about = [VERSION, way.label, unit.checksum, unit.threshold, self._cut(), rules, decided, other]
         key = fingerprint(about)
-        path = _file(self.folder / "scores" / way.label.replace(" > ", "+"), unit)
-        known = _known(path, key)
-        if known is not None:
-            found = outcome_from(known)
+        path = file_of(self.folder / "scores" / way.label.replace(" > ", "+"), unit)
+        stored = known(path, key)
+        if stored is not None:
+            found = outcome_from(stored)
             if found.whole:
                 return found
         found = self._scored(unit, given.predictor, controls, other)
-        write_json(path, {"key": key, "value": found.as_json()})
+        if not self.dry:
+            write_json(path, {"key": key, "value": found.as_json()})
         return found
 
     def _scored(
@@ -177,15 +214,3 @@ def _donors(given: Sequence[Given], seed: Sequence[int]) -> dict[int, int]:
     """Place of a unit that has a predictor -> place of the unit whose predictor is its control."""
     able = [place for place, one in enumerate(given) if not isinstance(one.predictor, Failure)]
     return {able[a]: able[b] for a, b in enumerate(cycle(len(able), seed))}
-
-
-def _file(folder: Path, unit: Evidence) -> Path:
-    return folder / unit.run / f"{unit.name.replace('/', '_')}.json"
-
-
-def _known(path: Path, key: str) -> Any:
-    """What an earlier run stored for this key; None for anything else."""
-    if not path.is_file():
-        return None
-    stored = read_json(path)
-    return stored["value"] if isinstance(stored, dict) and stored.get("key") == key else None

@@ -7,16 +7,33 @@ import typer
 
 from saelens_n2g.cli.app import app
 from saelens_n2g.cli.options import Out, example, shared
+from saelens_n2g.errors import InputError
 
 Option = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME.KEY=VALUE, an option of an explainer or simulator; may be repeated."),
+]
+Client = Annotated[
+    str | None, typer.Option("--client", help="Language model that is asked: http, huggingface or replay.")
+]
+ClientModel = Annotated[
+    str | None, typer.Option("--client-model", help="Its name; embedded, a folder or a hub name for huggingface.")
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of a server with OpenAI's interface.")]
+KeyEnv = Annotated[str | None, typer.Option("--key-env", help="Environment variable that has the server's key.")]
+Cache = Annotated[
+    str | None, typer.Option("--cache", help="Folder of its answers; interpret keeps them in OUT/answers.")
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--client-option", help="KEY=VALUE, a further setting of the client (docs/clients.md)."),
 ]
 
 
 @app.command(
     epilog=example(
         "interpret runs/demo --out runs/words",
+        "interpret runs/demo --explainers token-activation --simulators all-at-once --client huggingface --units 4",
         "interpret runs/demo runs/study --simulators graph,table --units 8 --calibration linear --out runs/words",
     )
 )
@@ -24,9 +41,19 @@ Option = Annotated[
 def interpret(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished comparisons, studies or imports.")],
     out: Out = Path("runs/words"),
-    explainers: Annotated[str, typer.Option(help="Who writes sentences, comma-separated; may be empty.")] = "templated",
+    explainers: Annotated[
+        str,
+        typer.Option(
+            help="Who writes sentences, comma-separated, may be empty: templated, templated-table, with a client "
+            "token-activation, highlights, from-graph, revised."
+        ),
+    ] = "templated",
     simulators: Annotated[
-        str, typer.Option(help="What predicts: graph, table, backoff; and who reads sentences: quoted, embedding.")
+        str,
+        typer.Option(
+            help="What predicts: graph, table, backoff; and who reads sentences: quoted, embedding, with a client "
+            "all-at-once, token-by-token, structured."
+        ),
     ] = "graph,table,backoff,quoted",
     units: Annotated[
         int | None, typer.Option(help="Units at most of each basis and layer; all where not given.")
@@ -37,6 +64,18 @@ def interpret(
     ] = "none",
     tolerated: Annotated[float, typer.Option(help="Share of a unit's excerpts that a simulator may fail on.")] = 0.0,
     option: Option = None,
+    scorers: Annotated[str, typer.Option(help="What a client is asked of whole excerpts: detection, fuzzing.")] = "",
+    client: Client = None,
+    client_model: ClientModel = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = None,
+    cache: Cache = None,
+    client_option: Setting = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, tokens and cost; ask nothing.")
+    ] = False,
+    price_in: Annotated[float | None, typer.Option(help="Of a million tokens in, for --dry-run.")] = None,
+    price_out: Annotated[float | None, typer.Option(help="Of a million tokens out.")] = None,
     *,
     reporter: Any,
     **options: Any,
@@ -47,6 +86,10 @@ def interpret(
 
     options |= {"explainers": explainers, "simulators": simulators, "units": units, "excerpts": excerpts}
     options |= {"calibration": calibration, "tolerated": tolerated, "option": option or ()}
+    options |= {"scorers": scorers, "dry_run": dry_run, "price": _price(price_in, price_out)}
+    options["client"] = _client(
+        client, client_option, model=client_model, base_url=base_url, key_env=key_env, cache=cache
+    )
     print(command.interpret(runs, out, reporter, **options), end="")
 
 
@@ -58,9 +101,40 @@ def puzzles(
     simulators: Annotated[str, typer.Option(help="Who is tested as reader of sentences, comma-separated.")] = "quoted",
     explainers: Annotated[str, typer.Option(help="Who is tested as writer of sentences, comma-separated.")] = "",
     option: Option = None,
+    kinds: Annotated[str, typer.Option(help="Kinds of puzzles, comma-separated; all where not given.")] = "",
+    client: Client = None,
+    client_model: ClientModel = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = None,
+    cache: Cache = None,
+    client_option: Setting = None,
 ) -> None:
     """Units that were made up, with the true explanation and false ones: do simulators tell them apart, do explainers
     find them? Tables of counts beside."""
     from saelens_n2g.commands import interpret as command
 
-    print(command.puzzles(file, simulators=simulators, explainers=explainers, option=option or ()), end="")
+    asked = _client(client, client_option, model=client_model, base_url=base_url, key_env=key_env, cache=cache)
+    options: dict[str, Any] = {"simulators": simulators, "explainers": explainers, "option": option or ()}
+    print(command.puzzles(file, **options, client=asked, kinds=kinds), end="")
+
+
+def _price(of_in: float | None, of_out: float | None) -> tuple[float, float] | None:
+    """Both prices, or none. Raises `InputError` for one of them alone."""
+    if of_in is None and of_out is None:
+        return None
+    if of_in is None or of_out is None:
+        raise InputError("price", "--price-in and --price-out", "one of them")
+    return of_in, of_out
+
+
+def _client(kind: str | None, further: list[str] | None, **named: str | None) -> dict[str, str] | None:
+    """Settings of the client as texts; None where none is named. Raises `InputError` for settings without a client."""
+    given = {name: value for name, value in named.items() if value is not None}
+    for text in further or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name):
+            raise InputError(f"client option {text!r}", "KEY=VALUE", repr(text))
+        given[name] = value
+    if kind is None and given:
+        raise InputError("client", "--client http, huggingface or replay", f"only {', '.join(given)}")
+    return None if kind is None else {"kind": kind, **given}

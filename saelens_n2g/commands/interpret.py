@@ -1,11 +1,15 @@
 """Sentences beside graphs and tables, from the command line; the puzzles."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Reporter
+
+if TYPE_CHECKING:
+    from saelens_n2g.clients.config import ClientConfig
 
 
 def interpret(
@@ -21,11 +25,17 @@ def interpret(
     tolerated: float = 0.0,
     seed: int = 0,
     option: Sequence[str] = (),
+    scorers: str = "",
+    client: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+    price: tuple[float, float] | None = None,
 ) -> str:
     """Explain, simulate and score units of finished runs into the folder `out`; the report as Markdown.
 
-    explainers, simulators: names with commas between. option: `NAME.KEY=VALUE`, an option of one of them. Raises
-    `InputError` and `ArtefactError` as `saelens_n2g.autointerp.run.run_interpretation` does.
+    explainers, simulators, scorers: names with commas between. option: `NAME.KEY=VALUE`, an option of one of them.
+    client: fields of `ClientConfig` as texts. dry_run: say what would be asked, and ask nothing. price: of a million
+    tokens in, and out. Raises `InputError` and `ArtefactError` as
+    `saelens_n2g.autointerp.run.run_interpretation` does.
     """
     from saelens_n2g.autointerp.calibration import METHODS
     from saelens_n2g.autointerp.config import InterpretConfig
@@ -37,6 +47,8 @@ def interpret(
     config = InterpretConfig(
         explainers=tuple(names_of(explainers)),
         simulators=tuple(names_of(simulators)),
+        scorers=tuple(names_of(scorers)),
+        client=client_config(client),
         units=units,
         excerpts=excerpts,
         calibration=method,
@@ -44,17 +56,69 @@ def interpret(
         seed=seed,
         options=options_of(option),
     )
+    if dry_run:
+        from saelens_n2g.autointerp.plan import plan_interpretation
+        from saelens_n2g.clients.estimating import Price
+
+        return plan_interpretation(runs, config, out, None if price is None else Price(*price)).to_text()
     run_interpretation(runs, config, out, reporter)
     return (out / REPORT / "interpret.md").read_text() + f"\nwritten: {out / REPORT}\n"
 
 
-def puzzles(file: Path | None, *, simulators: str, explainers: str, option: Sequence[str] = ()) -> str:
-    """The tables of the puzzles, ours or those of `file`, as Markdown. Raises `InputError` and `ArtefactError`."""
+def puzzles(
+    file: Path | None,
+    *,
+    simulators: str,
+    explainers: str,
+    option: Sequence[str] = (),
+    client: Mapping[str, str] | None = None,
+    kinds: str = "",
+) -> str:
+    """The tables of the puzzles, ours or those of `file`, as Markdown; of some `kinds` alone where they are named.
+
+    Raises `InputError` and `ArtefactError`.
+    """
+    from saelens_n2g.autointerp.asking import PROMPTS, Asker
     from saelens_n2g.autointerp.puzzle_table import markdown
     from saelens_n2g.autointerp.puzzles import load_puzzles
+    from saelens_n2g.clients.registry import client_of
 
-    given = options_of(option)
-    return markdown(load_puzzles(file), names_of(simulators), names_of(explainers), given)
+    config = client_config(client)
+    asker = None if config is None else Asker(client_of(config, builders=PROMPTS))
+    wanted = names_of(kinds)
+    some = [one for one in load_puzzles(file) if not wanted or one.kind in wanted]
+    if not some:
+        raise InputError("kinds of puzzles", "some that there are", kinds)
+    return markdown(some, names_of(simulators), names_of(explainers), options_of(option), asker)
+
+
+def client_config(given: Mapping[str, str] | None) -> "ClientConfig | None":
+    """Settings of a client out of texts; None without any. Raises `InputError` for fields that there are not, and
+    values that they do not take."""
+    if not given:
+        return None
+    from saelens_n2g.clients.config import ClientConfig
+
+    known = {one.name: one.default for one in fields(ClientConfig) if one.name != "extra"}
+    found: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in known:
+            raise InputError("setting of the client", f"one of {', '.join(known)}", repr(name))
+        found[name] = _value(name, text, known[name])
+    return ClientConfig(**found)
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """The text as a value of the field's type."""
+    if isinstance(default, bool):
+        if text not in ("yes", "no"):
+            raise InputError(f"setting {name} of the client", "yes or no", repr(text))
+        return text == "yes"
+    kind = {int: int, float: float, type(None): str if name == "revision" else float}.get(type(default), str)
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"setting {name} of the client", "a number", repr(text)) from None
 
 
 def names_of(text: str) -> list[str]:

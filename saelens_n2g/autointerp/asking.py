@@ -1,0 +1,178 @@
+"""Asking a language model: questions out, replies and what they cost back; or, in a dry run, the questions counted.
+
+    asker = Asker(client).named("all-at-once")
+    replies, costs = asker.ask([Question(Request(prompt="..."), likely="colours")])
+
+In a dry run nothing is asked: an answer that is kept is given, any other question gets one of the likely shape and
+length, so that the very same code goes on to its next question, and `plan` says what all of it would take.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.clients.base import Capabilities, Client
+from saelens_n2g.clients.counting import estimated
+from saelens_n2g.clients.estimating import Estimate, Keeping, Price, estimate
+from saelens_n2g.clients.messages import (
+    Answer,
+    Failure,
+    Generated,
+    PromptSlot,
+    Reply,
+    Request,
+    TokenLogprob,
+    Usage,
+)
+from saelens_n2g.errors import InputError
+
+PROMPTS = "autointerp 1"
+"""Version of all prompts together, part of what answers are kept by. Each file of prompts has one of its own too, which
+is in its settings."""
+
+
+class Question(NamedTuple):
+    """A request, and an answer of the shape and length that is expected."""
+
+    request: Request
+    likely: str
+
+
+class Said(NamedTuple):
+    """What came of several questions."""
+
+    replies: list[Reply]
+    costs: Costs
+    """`requests`, `tokens_in`, `tokens_out`; `planned_in`, `planned_out` as a dry run counts them; `unmetered`, where
+    there are any, answers of servers that do not say how many tokens."""
+
+
+class Asker:
+    """A client with the accounts kept. Raises `InputError` where a server has to be asked what it can and does not
+    reply.
+
+    dry: nothing is asked. able: what the client can do, where it is not to be asked for that either.
+    """
+
+    def __init__(self, client: Client, *, dry: bool = False, able: Capabilities | None = None, name: str = "") -> None:
+        self.client, self.dry, self.name = client, dry, name
+        self.able = client.capabilities() if able is None else able
+        self.planned: dict[str, list[Question]] = {}
+
+    def named(self, name: str) -> "Asker":
+        """The same client and accounts, for questions of one explainer, simulator or scorer."""
+        other = Asker(self.client, dry=self.dry, able=self.able, name=name)
+        other.planned = self.planned
+        return other
+
+    def ask(self, questions: Sequence[Question]) -> Said:
+        """One reply for each question, in their order."""
+        requests = [question.request for question in questions]
+        if self.dry:
+            self.planned.setdefault(self.name, []).extend(questions)
+            replies: list[Reply] = [self._made_up(question) for question in questions]
+        else:
+            replies = self.client.ask_many(requests)
+        return Said(replies, self._costs(questions, replies))
+
+    def _made_up(self, question: Question) -> Answer:
+        """The answer that is kept, or one that says nothing in the right shape."""
+        known = self.client.known(question.request) if isinstance(self.client, Keeping) else None
+        return known or made_up(question, self.client.count(question.request))
+
+    def _costs(self, questions: Sequence[Question], replies: Sequence[Reply]) -> Costs:
+        found = dict.fromkeys(("requests", "tokens_in", "tokens_out", "planned_in", "planned_out"), 0)
+        found["requests"] = len(questions)
+        for question, reply in zip(questions, replies, strict=True):
+            found["planned_in"] += self.client.count(question.request)
+            found["planned_out"] += _length(question)
+            if isinstance(reply, Answer):
+                tokens_in, tokens_out, _ = reply.usage
+                if tokens_in is None or tokens_out is None:
+                    found["unmetered"] = found.get("unmetered", 0) + 1
+                else:
+                    found["tokens_in"] += tokens_in
+                    found["tokens_out"] += tokens_out
+        return found
+
+    def plan(self, price: Price | None = None) -> dict[str, Estimate]:
+        """Who asks -> what that would take, of a dry run. What several ask alike is counted for each of them."""
+        return {name: _estimate(self.client, several, price) for name, several in self.planned.items()}
+
+    def total(self, price: Price | None = None) -> Estimate:
+        """What all of it would take; what is asked several times is counted once where answers are kept."""
+        return _estimate(self.client, [one for several in self.planned.values() for one in several], price)
+
+
+def _length(question: Question) -> int:
+    """Tokens of the likely answer."""
+    return min(question.request.max_tokens, estimated(question.likely)) if question.request.max_tokens else 0
+
+
+def _estimate(client: Client, questions: Sequence[Question], price: Price | None) -> Estimate:
+    """`clients.estimate` with every question's own likely length."""
+    found = estimate(client, [question.request for question in questions], price)
+    sent = list(questions)
+    if isinstance(client, Keeping):
+        unique = {client.key(one.request): one for one in questions}
+        sent = [one for one in unique.values() if client.known(one.request) is None]
+    out = float(sum(_length(one) for one in sent))
+    cost = None if price is None else price.of(found.tokens_in, out)
+    return found._replace(tokens_out=out, cost=cost)
+
+
+def made_up(question: Question, tokens_in: int = 0) -> Answer:
+    """An answer that says what is likely, and finds all wanted tokens equally so."""
+    wish = question.request.prompt_logprobs
+    slots: tuple[PromptSlot, ...] = ()
+    if wish is not None:
+        even = tuple(TokenLogprob(c, -math.log(len(wish.candidates) or 1)) for c in wish.candidates)
+        slots = tuple(PromptSlot(at, TokenLogprob("", -1.0), even, None) for at in wish.positions)
+    said = Generated(question.likely, -0.1, ())
+    return Answer(question.likely, "stop", Usage(tokens_in, _length(question), None), "nobody", (said,), slots)
+
+
+def why(reply: Failure) -> str:
+    """A failure in one line."""
+    return f"{reply.status}: {reply.detail}"
+
+
+# --- what asks ----------------------------------------------------------------------------------------------------
+
+Made = TypeVar("Made")
+NEEDS = {
+    "prompt_logprobs": "log probabilities of the prompt",
+    "logprobs": "log probabilities of generated tokens",
+}
+
+
+class Askers(Generic[Made]):
+    """Explainers, simulators or scorers that ask, by name, with what they need of a client."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.makers: dict[str, tuple[Callable[[Mapping[str, Any], Asker], Made], tuple[str, ...]]] = {}
+
+    def register(self, name: str, maker: Callable[[Mapping[str, Any], Asker], Made], *needs: str) -> None:
+        """Make one known. needs: fields of `Capabilities`. Raises `InputError` if the name is taken."""
+        if name in self.makers:
+            raise InputError(f"{self.kind} {name!r}", "a name that is free", "one that is taken")
+        self.makers[name] = maker, needs
+
+    def served(self, able: Capabilities) -> list[str]:
+        """Names of those that a client can serve."""
+        return [name for name, (_, needs) in self.makers.items() if all(getattr(able, need) for need in needs)]
+
+    def make(self, name: str, options: Mapping[str, Any], asker: Asker | None) -> Made:
+        """The one of that name. Raises `InputError` without a client, with one that cannot serve it, and as its maker
+        does."""
+        maker, needs = self.makers[name]
+        if asker is None:
+            raise InputError(f"{self.kind} {name!r}", "a client to ask (--client)", "none")
+        missing = [NEEDS[need] for need in needs if not getattr(asker.able, need)]
+        if missing:
+            served = ", ".join(self.served(asker.able)) or "none"
+            found = f"client {asker.client.name} of model {asker.client.model!r}, which can serve {served}"
+            raise InputError(f"{self.kind} {name!r}", f"a client that gives {' and '.join(missing)}", found)
+        return maker(options, asker.named(name))

@@ -1,0 +1,64 @@
+"""The explainer `from-graph`: the patterns of a unit's graph, said by the template, become one plain sentence.
+
+What the model reads is what `templated` says, so that the difference between the two sentences is the model's.
+"""
+
+from dataclasses import dataclass, field
+
+from saelens_n2g.autointerp.asking import Asker
+from saelens_n2g.autointerp.excerpts import Evidence
+from saelens_n2g.autointerp.explainers import ASKING, SILENT, Explained
+from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.simulators import Options, only
+from saelens_n2g.autointerp.templated import LIMIT, from_graph
+from saelens_n2g.autointerp.wording import Talk
+from saelens_n2g.errors import InputError
+
+VERSION = 1
+SYSTEM = (
+    "Patterns of tokens that make a unit of a language model fire were found by experiment. Tokens stand in backticks, "
+    "a space in them is written as ·; percentages are shares of the unit's firing. Say in one short sentence what the "
+    "unit fires on: what the patterns have in common, or the main ones where they have nothing in common. "
+    f'Begin with "{LEAD}".'
+)
+TURNS = (
+    (
+        "Fires on `·sailed` or `·sloop` or `·yacht` (71 %); on `·harbour` after `·the` (20 %).",
+        "words for boats and sailing.",
+    ),
+    (
+        "Fires on `·York` or `·Orleans` or `·Jersey` after `·New` (96 %). Stays quiet on `·York` after `·the`.",
+        "the second word of American place names that begin with 'New'.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FromGraph:
+    """See the top of this file. `limit`: characters of the patterns, about."""
+
+    asker: Asker
+    limit: int = LIMIT
+    name: str = "from-graph"
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise InputError(self.name, "a limit >= 1", str(self.limit))
+        settings = {"limit": self.limit, "prompt": VERSION, "client": dict(self.asker.client.identity)}
+        object.__setattr__(self, "settings", settings)
+
+    def explain(self, evidence: Evidence) -> Explained:
+        """See `Explainer.explain`."""
+        text = "" if evidence.graph is None else from_graph(evidence.graph, self.limit)
+        return (
+            say(self.asker, Talk(SYSTEM, TURNS, text, LEAD)) if text else Explained(None, SILENT, "no graph that fires")
+        )
+
+
+def _make(options: Options, asker: Asker) -> FromGraph:
+    only("explainer from-graph", options, ["limit"])
+    return FromGraph(asker, int(options.get("limit", LIMIT)))
+
+
+ASKING.register("from-graph", _make)

@@ -1,0 +1,70 @@
+"""The explainer `highlights`: excerpts with their strong tokens marked, one a line. Shorter than lists of activations.
+
+The idea is that of Paulo et al. 2024 (arXiv 2410.13928), who mark what is above 0.3 of the maximum; wording and
+examples are our own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saelens_n2g.autointerp.asking import Asker
+from saelens_n2g.autointerp.excerpts import Evidence
+from saelens_n2g.autointerp.explainers import ASKING, SILENT, Explained
+from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.simulators import Options, only
+from saelens_n2g.autointerp.token_activation import shots_of
+from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
+from saelens_n2g.errors import InputError
+
+VERSION = 1
+SYSTEM = (
+    f"A unit of a language model fires on some tokens of a text; they are marked {LEFT}like this{RIGHT}. Say in one "
+    "short sentence what the unit fires on: what the marked tokens, or what stands before them, have in common. Name "
+    f'the common property instead of listing examples. Begin with "{LEAD}".'
+)
+
+
+@dataclass(frozen=True)
+class Highlighting:
+    """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each; marks what is
+    above `threshold` of the unit's maximum, and the peak."""
+
+    asker: Asker
+    excerpts: int = 10
+    width: int = 32
+    threshold: float = 0.3
+    name: str = "highlights"
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.excerpts < 1 or self.width < 1 or not 0 <= self.threshold < 1:
+            found = f"{self.excerpts}, {self.width}, {self.threshold}"
+            raise InputError(self.name, "at least one excerpt, of one token, a threshold in [0, 1)", found)
+        given = {"excerpts": self.excerpts, "width": self.width, "threshold": self.threshold, "prompt": VERSION}
+        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+
+    def explain(self, evidence: Evidence) -> Explained:
+        """See `Explainer.explain`."""
+        shots = shots_of(evidence, self.excerpts, self.width)
+        if not shots:
+            return Explained(None, SILENT, "no excerpt that fires")
+        turns = tuple((self._text(example.shots), f"{example.description}.") for example in EXAMPLES)
+        return say(self.asker, Talk(SYSTEM, turns, self._text(shots), LEAD))
+
+    def _text(self, shots: Sequence[Shot]) -> str:
+        """The excerpts, one a line."""
+        lines = []
+        for i, (strings, activations) in enumerate(shots, 1):
+            marks = (activations > self.threshold).tolist()
+            marks[int(activations.argmax())] = True
+            lines.append(f"Text {i}: {marked(strings, marks)}")
+        return "\n".join(lines)
+
+
+def _make(options: Options, asker: Asker) -> Highlighting:
+    only("explainer highlights", options, ["excerpts", "width", "threshold"])
+    sizes = int(options.get("excerpts", 10)), int(options.get("width", 32))
+    return Highlighting(asker, *sizes, float(options.get("threshold", 0.3)))
+
+
+ASKING.register("highlights", _make)

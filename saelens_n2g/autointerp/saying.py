@@ -1,0 +1,56 @@
+"""A language model's sentence about a unit: asked for, and taken out of what it answers."""
+
+import re
+import zlib
+
+from saelens_n2g.autointerp.asking import Asker, Question, why
+from saelens_n2g.autointerp.explainers import FAILED, Explained
+from saelens_n2g.autointerp.wording import Talk
+from saelens_n2g.clients.messages import Failure
+
+LEAD = "This unit fires on"
+"""How a sentence begins; what follows is kept."""
+LONGEST = 60
+"""Tokens of a sentence at most."""
+LIKELY = "words and names that have to do with travel by sea, number"
+"""A sentence of the usual length, for dry runs; a number behind it tells those of different units apart."""
+_LEADS = re.compile(
+    r"(?:(?:explanation|description|answer|sentence)\s*:\s*)?"
+    r"(?:(?:this|the) (?:unit|neuron|feature) fires on\s*:?\s*)?",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"(?:i['’]?m sorry|i am sorry|sorry,|i can(?:no|['’])t|i am unable|i['’]?m unable|as an ai)", re.IGNORECASE
+)
+
+
+def say(asker: Asker, talk: Talk) -> Explained:
+    """Ask for one sentence; a failed, refused or empty answer is a status."""
+    request = talk.request(asker.able, max_tokens=LONGEST)
+    number = zlib.crc32(talk.last.encode("utf-8", "replace")) % 10_000
+    (reply,), costs = asker.ask([Question(request, f"{LEAD} {LIKELY} {number}.")])
+    if isinstance(reply, Failure):
+        return Explained(None, FAILED, why(reply), costs)
+    text = sentence_of(reply.text)
+    if not text:
+        return Explained(None, FAILED, "empty: nothing but how a sentence begins", costs)
+    if _REFUSED.match(text):
+        return Explained(None, FAILED, f"refused: {text[:100]}", costs)
+    return Explained(text, costs=costs)
+
+
+def sentence_of(text: str) -> str:
+    """The first line of an answer that says something, without how it begins, quotes around it and the full stop."""
+    for line in text.splitlines():
+        bare = line.strip().strip('"“”*').strip()
+        bare = bare[_prefix(bare) :].strip().strip('"“”*').strip()
+        bare = bare.removesuffix(".").strip()
+        if any(letter.isalnum() for letter in bare):
+            return bare
+    return ""
+
+
+def _prefix(line: str) -> int:
+    """Where what is said begins."""
+    found = _LEADS.match(line)
+    return found.end() if found is not None else 0
