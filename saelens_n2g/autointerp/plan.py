@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
     def to_text(self) -> str:
         """A table and a line, for people."""
-        head = ("Who asks", "Requests", "Answered already", "Tokens in", "Out, expected", "Out, at most", "Cost")
+        head = ("Who asks", "Requests", "Kept, or repeats", "Tokens in", "Out, expected", "Out, at most", "Cost")
         body = [
             [name, *(f"{n:,.0f}" for n in one[:5]), "" if one.cost is None else f"{one.cost:.4g}"]
             for name, one in self.parts.items()
