@@ -356,6 +356,32 @@ def test_a_store_that_grows_is_shown_as_it_is(tmp_path, monkeypatch):
         assert get(client, "/api/more/units")["total"] == 10
 
 
+def test_whoever_notices_a_change_first_all_answers_follow(tmp_path, monkeypatch):
+    monkeypatch.setattr("saelens_n2g.server.catalogue.FRESH", 0.0)
+    path, place = tmp_path / "atlas.db", "/api/toy/statistics/1-sae/0"
+    with Writer(path) as writer:
+        collect(make_comparison(tmp_path / "one"), writer)
+    with TestClient(Atlas(path)) as client:
+        for _ in range(2):
+            before = get(client, place)["metadata"]["available_services"]
+        assert "similarity" not in before
+        with Writer(path) as writer:
+            connect(writer, "toy")
+        assert client.get("/").status_code == 200  # a page sees it before the API does
+        assert get(client, place)["metadata"]["available_services"] == sorted([*before, "similarity"])
+
+
+def test_a_service_of_the_last_unit_alone_is_available(tmp_path):
+    path = tmp_path / "atlas.db"
+    with Writer(path) as writer:
+        collect(make_comparison(tmp_path / "one", units=60), writer)
+        with writer.batch():
+            last = max(number for number, *_ in writer.units_of("toy"))
+            writer.similar(last, [], {"similar": []})
+    with TestClient(Atlas(path)) as client:
+        assert "similarity" in get(client, "/api/toy/metadata")["data"]["available_services"]
+
+
 def test_a_damaged_body_is_an_error_and_not_an_answer(tmp_path):
     path = tmp_path / "atlas.db"
     with Writer(path) as writer:

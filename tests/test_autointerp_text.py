@@ -239,7 +239,7 @@ class Spy:
     def __init__(self, *said) -> None:
         self.said, self.seen = said, []
 
-    def simulate(self, explanation, excerpts) -> Predicted:  # noqa: ARG002
+    def simulate(self, explanation, excerpts) -> Predicted:  # noqa: ARG002  # the protocol's signature
         self.seen += excerpts
         return Predicted(list(self.said), {"requests": 1})
 

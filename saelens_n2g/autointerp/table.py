@@ -148,8 +148,7 @@ def _by_group(result: Interpretation, set_: str, metric: str) -> str:
 
 
 def _of_group(result: Interpretation, way: Way, basis: str, layer: int, set_: str, metric: str) -> str:
-    among = lambda one: (one.basis, one.layer) == (basis, layer)  # noqa: E731
-    return estimate(result.summary(way, set_, metric, among))
+    return estimate(result.summary(way, set_, metric, lambda one: (one.basis, one.layer) == (basis, layer)))
 
 
 def fate_rows(result: Interpretation) -> list[list[str]]:

@@ -35,6 +35,13 @@ def read_index(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 8 else None
 
 
+def read_unit(text: str) -> tuple[Place, int] | None:
+    """`3-sae/42`; None if it is no layer and index."""
+    layer, _, number = text.rpartition("/")
+    place, index = read_place(layer), read_index(number)
+    return None if place is None or index is None else (place, index)
+
+
 def place_name(basis: str, layer: int) -> str:
     """The other way round."""
     return str(layer) if basis == NEURONS else f"{layer}-{basis}"

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from saelens_n2g.errors import InputError, N2GError
+from saelens_n2g.errors import N2GError
 from saelens_n2g.server import answers, queries
 from saelens_n2g.server.address import Place, read_index, read_place, segments
 from saelens_n2g.server.answers import Answer, Asked, computed
@@ -65,6 +65,8 @@ class Api:
         self._queries = queries.by_name(cache)
         self._paths: dict[bytes, tuple[Entry, str, Place, int, int]] = {}
         """Path but for a unit -> who is asked about what, the number of unit 0 and how many there are."""
+        self._paths_of: Mapping[str, Entry] = {}
+        """The catalogue's entries that these paths lead to."""
         self._held: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
@@ -81,13 +83,15 @@ class Api:
         except Problem as problem:
             status, headers, body = refusal(problem)
         except N2GError as error:  # of the store itself: what was asked has been checked by now
-            status, headers, body = refusal(Problem.of(503 if isinstance(error, InputError) else 500, error))
+            status, headers, body = refusal(Problem.of_store(error))
         await _send(send, status, headers, b"" if method == "HEAD" else body)
 
     def _quick(self, scope: Scope) -> Answer | None:
         """A body of a unit where one of its neighbours was asked for before; None for all else."""
-        if self.catalogue.refresh() or len(self._paths) > _PATHS:
+        self.catalogue.refresh()
+        if self._paths_of is not self.catalogue.entries or len(self._paths) > _PATHS:
             self._paths.clear()
+            self._paths_of = self.catalogue.entries
         path, _, unit = scope.get("raw_path", b"").rpartition(b"/")
         known = self._paths.get(path)
         if known is None or scope["query_string"] or not unit.isdigit() or len(unit) > 8:

@@ -75,18 +75,18 @@ class Catalogue:
         self._version: int | None = None
         self._checked = 0.0
 
-    def refresh(self) -> bool:
-        """Read it again if the store has changed since, and say so; looks at the store at most twice a second."""
+    def refresh(self) -> None:
+        """Read it again if the store has changed since; looks at the store at most twice a second. Then `entries` is
+        another object."""
         now = time.monotonic()
         if self._version is not None and now - self._checked < FRESH:
-            return False
+            return
         ((version,),) = self.store.rows("PRAGMA data_version")
         self._checked = now
         if version == self._version:
-            return False
+            return
         self._entries = {model.name: _entry(self.store, model) for model in self.store.models()}
         self._version = version
-        return True
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -112,9 +112,8 @@ def _entry(store: Store, model: Model) -> Entry:
 
 
 def _metadata(store: Store, model: Model, bases: tuple[Basis, ...]) -> dict[str, Any]:
-    there = {name for basis in bases for layer in basis.layers for name in store.services_of(layer.id)}
-    sources = [source for basis in bases for layer in basis.layers for source in store.sources_of(layer.id)]
-    corpora = dict.fromkeys(source.provenance.get("corpus", {}).get("source") for source in sources)
+    there = store.services_of(model.name)
+    corpora = dict.fromkeys(one.provenance.get("corpus", {}).get("source") for one in store.sources_of(model.name))
     widths = {layer.width for basis in bases if basis.name == NEURONS for layer in basis.layers}
     width = widths.pop() if len(widths) == 1 else None
     services = [name for name, body in BODIES.items() if body in there]

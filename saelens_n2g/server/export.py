@@ -14,7 +14,7 @@ from saelens_n2g.errors import InputError
 from saelens_n2g.jobs.artefacts import COMMIT, publishing
 from saelens_n2g.progress import Tick
 from saelens_n2g.server import answers
-from saelens_n2g.server.address import Place, read_index, read_place
+from saelens_n2g.server.address import Place, read_place, read_unit
 from saelens_n2g.server.answers import Asked
 from saelens_n2g.server.catalogue import BODIES, Catalogue, Entry
 from saelens_n2g.server.pages import folder as files
@@ -98,8 +98,7 @@ def _chosen(
         places = dict.fromkeys([*wanted, *(place for place, _ in named)])
         there = [entry.layer(*place).id for place in places]
     except Problem as problem:
-        said = problem.more
-        raise InputError(said["thing"], said["expected"], said["found"]) from problem
+        raise problem.as_error() from problem
     if not units:
         return there, None
     whole = {entry.layer(*place).id for place in wanted}
@@ -121,11 +120,10 @@ def _place(text: str) -> Place:
 
 
 def _unit(text: str) -> tuple[Place, int]:
-    layer, _, number = text.rpartition("/")
-    index = read_index(number)
-    if index is None:
+    found = read_unit(text)
+    if found is None:
         raise InputError(f"unit {text!r}", "a layer and an index, such as 3-sae/42", "neither")
-    return _place(layer), index
+    return found
 
 
 def _write(store: Store, work: Path, tick: Tick) -> Exported:

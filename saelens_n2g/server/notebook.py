@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from saelens_n2g.errors import InputError
-from saelens_n2g.server.address import read_index, read_place
+from saelens_n2g.server.address import read_unit
 from saelens_n2g.server.catalogue import Catalogue
 from saelens_n2g.server.pages import unit as views
 from saelens_n2g.server.pages.folder import FolderLinks
@@ -54,10 +54,10 @@ def show(store: str | Path, unit: str, *, model: str | None = None, height: int 
 
     Raises `InputError` for what the store does not have, `ArtefactError` for a damaged one.
     """
-    layer, _, number = unit.rpartition("/")
-    place, index = read_place(layer), read_index(number)
-    if place is None or index is None:
+    found = read_unit(unit)
+    if found is None:
         raise InputError(f"unit {unit!r}", "a layer and an index, such as 3-sae/42", "neither")
+    place, index = found
     with Store.open(Path(store)) as opened:
         catalogue = Catalogue(opened)
         catalogue.refresh()
@@ -69,6 +69,5 @@ def show(store: str | Path, unit: str, *, model: str | None = None, height: int 
             links = Inline("unit.html")
             page = views.embedded(opened, entry, entry.layer(*place), index, links)
         except Problem as problem:
-            said = problem.more
-            raise InputError(said["thing"], said["expected"], said["found"]) from problem
+            raise problem.as_error() from problem
         return Shown(f"{unit} of {entry.model.name}", render(page, links), height)

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from saelens_n2g.errors import N2GError
+from saelens_n2g.errors import InputError, N2GError
 
 TYPE = b"application/problem+json"
 
@@ -19,6 +19,15 @@ class Problem(Exception):
     def of(cls, status: int, error: N2GError) -> "Problem":
         """An error of the package as a problem: its sentence, and its parts."""
         return cls(status, str(error), thing=error.thing, expected=error.expected, found=error.found)
+
+    @classmethod
+    def of_store(cls, error: N2GError) -> "Problem":
+        """What a store refuses though it was asked well: 503 for a file that cannot be used now, 500 for damage."""
+        return cls.of(503 if isinstance(error, InputError) else 500, error)
+
+    def as_error(self) -> InputError:
+        """The other way round, for those who do not ask over HTTP; of problems that were errors."""
+        return InputError(self.more["thing"], self.more["expected"], self.more["found"])
 
     def value(self) -> dict[str, Any]:
         """The body."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from saelens_n2g.errors import InputError
-from saelens_n2g.server.address import NEURONS, Place, place_name, read_index, read_place
+from saelens_n2g.server.address import NEURONS, Place, place_name, read_unit
 from saelens_n2g.server.catalogue import Entry
 from saelens_n2g.server.endpoints import bad
 from saelens_n2g.server.problems import Problem, absent
@@ -166,11 +166,11 @@ def predict(
 
 def unit_of(entry: Entry, said: str) -> int:
     """Number of the unit `3-sae/7`. Raises `Problem`."""
-    layer, _, index = said.strip().rpartition("/")
-    place, number = read_place(layer), read_index(index)
-    if place is None or number is None:
+    found = read_unit(said.strip())
+    if found is None:
         raise bad("parameter units", "units such as 3/42 and 3-sae/7, with commas between", repr(said[:80]))
-    return entry.unit_id(*place, number)
+    place, index = found
+    return entry.unit_id(*place, index)
 
 
 def integers(name: str, said: str) -> list[int]:

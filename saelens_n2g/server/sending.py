@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from saelens_n2g.errors import InputError, N2GError
+from saelens_n2g.errors import N2GError
 from saelens_n2g.server.catalogue import Catalogue, Entry
 from saelens_n2g.server.pages.links import ServerLinks
 from saelens_n2g.server.pages.render import Page, render
@@ -61,7 +61,7 @@ class Sender:
     async def problem(self, request: Request, error: Exception) -> Response:
         """A page that says what is wrong."""
         if isinstance(error, N2GError):
-            error = Problem.of(503 if isinstance(error, InputError) else 500, error)
+            error = Problem.of_store(error)
         elif isinstance(error, HTTPException):
             error = Problem(error.status_code, error.detail)
         assert isinstance(error, Problem)

@@ -18,7 +18,7 @@ from typing import Any
 from saelens_n2g.errors import ArtefactError, InputError
 from saelens_n2g.store.bodies import Body
 from saelens_n2g.store.records import Basis, Hits, Layer, Model, Page, Place, Similar, Source, Unit
-from saelens_n2g.store.schema import FIGURES, INDEX_BITS, Closing, body_key, connect, speaking, unit_key
+from saelens_n2g.store.schema import FIGURES, INDEX_BITS, SERVICE_BITS, Closing, body_key, connect, speaking, unit_key
 
 PLACE = "place"
 """Sorted by basis, layer, index."""
@@ -29,6 +29,10 @@ _UNIT = (
     + ", ".join(f"u.{name}" for name in FIGURES)
     + " FROM units u JOIN layers l ON l.id = u.layer_id JOIN bases b ON b.id = l.basis_id "
     "JOIN models m ON m.id = b.model_id"
+)
+_OF_MODEL = (
+    "FROM models m JOIN bases b ON b.model_id = m.id JOIN layers l ON l.basis_id = b.id "
+    f"JOIN units u ON u.id BETWEEN l.id << {INDEX_BITS} AND (l.id << {INDEX_BITS}) + {(1 << INDEX_BITS) - 1}"
 )
 _UNIT_BODY, _LAYER_BODY, _MODEL_BODY = (
     f"SELECT body, etag, size FROM {owner}_bodies WHERE id = ?" for owner in ("unit", "layer", "model")
@@ -116,17 +120,18 @@ class Store(Closing):
         )
         return [name for (name,) in self.rows(query, body_key(unit_id, 0), body_key(unit_id, 255))]
 
-    def services_of(self, layer_id: int, among: int = 64) -> list[str]:
-        """Names of what is stored of units of a layer, going by the first of them."""
-        first = (layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1, among)
-        units = [number for (number,) in self.rows("SELECT id FROM units WHERE id BETWEEN ? AND ? LIMIT ?", *first)]
-        return sorted({name for number in units for name in self.services(number)})
+    def services_of(self, model: str) -> set[str]:
+        """Names of what is stored of some unit of a model. Looks at all its units for a name that none of them has and
+        those of another model have."""
+        body = f"JOIN unit_bodies k ON k.id = (u.id << {SERVICE_BITS}) + ?"
+        query = f"SELECT EXISTS (SELECT 1 {_OF_MODEL} {body} WHERE m.name = ?)"
+        known = self.rows("SELECT id, name FROM services")
+        return {name for number, name in known if self.rows(query, number, model)[0][0]}
 
-    def sources_of(self, layer_id: int) -> list[Source]:
-        """What units of a layer were imported from."""
-        query = "SELECT DISTINCT source_id FROM units WHERE id BETWEEN ? AND ?"
-        rows = self.rows(query, layer_id << INDEX_BITS, (layer_id + 1 << INDEX_BITS) - 1)
-        return [self.source(number) for (number,) in rows]
+    def sources_of(self, model: str) -> list[Source]:
+        """What units of a model were imported from."""
+        query = f"SELECT DISTINCT u.source_id {_OF_MODEL} WHERE m.name = ?"
+        return [self.source(number) for (number,) in self.rows(query, model)]
 
     def sources(self) -> list[Source]:
         """What was imported, in that order."""
