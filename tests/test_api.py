@@ -22,7 +22,7 @@ from saelens_n2g.server.problems import Problem
 from saelens_n2g.server.workers import WAITING, Workers
 from saelens_n2g.store.collect import collect, connect
 from saelens_n2g.store.reader import Store
-from saelens_n2g.store.records import SourceFacts, UnitFacts
+from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, SourceFacts, UnitFacts
 from saelens_n2g.store.schema import INDEX_BITS
 from saelens_n2g.store.writer import Writer
 
@@ -372,14 +372,21 @@ def test_whoever_notices_a_change_first_all_answers_follow(tmp_path, monkeypatch
 
 
 def test_a_service_of_the_last_unit_alone_is_available(tmp_path):
-    path = tmp_path / "atlas.db"
-    with Writer(path) as writer:
-        collect(make_comparison(tmp_path / "one", units=60), writer)
-        with writer.batch():
-            last = max(number for number, *_ in writer.units_of("toy"))
-            writer.similar(last, [], {"similar": []})
+    path, units = tmp_path / "atlas.db", 200
+    with Writer(path) as writer, writer.batch():
+        source = writer.source(SourceFacts(checksum="by hand", name="by hand", kind="comparison", total=units))
+        model = writer.model(ModelFacts(name="m", n_layers=1, config={}))
+        basis = writer.basis(model, BasisFacts(name="neurons", kind="mlp_post", title="Neurons"))
+        layer = writer.layer(basis, LayerFacts(layer=0, width=units, identity=""))
+        for index in range(units):
+            bodies = {"statistics": {"n": index}, **({"neuroscope": {"n": 1}} if index == units - 1 else {})}
+            writer.unit(layer, source, UnitFacts(index=index, figures={}, bodies=bodies))
+        other = writer.model(ModelFacts(name="other", n_layers=1, config={}))
+        basis = writer.basis(other, BasisFacts(name="b", kind="mlp_post", title="B"))
+        writer.layer(basis, LayerFacts(layer=0, width=9, identity=""))
     with TestClient(Atlas(path)) as client:
-        assert "similarity" in get(client, "/api/toy/metadata")["data"]["available_services"]
+        assert {"neuroscope", "statistics"} <= set(get(client, "/api/m/metadata")["data"]["available_services"])
+        assert not set(BODIES) & set(get(client, "/api/other/metadata")["data"]["available_services"])
 
 
 def test_a_damaged_body_is_an_error_and_not_an_answer(tmp_path):

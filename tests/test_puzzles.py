@@ -179,7 +179,7 @@ def test_a_reader_who_knows_chooses_right_and_is_valid():
 
 def test_a_reader_whose_answers_do_not_depend_on_the_sentence_is_invalid():
     class Same(Knowing):
-        def simulate(self, explanation, excerpts):  # noqa: ARG002
+        def simulate(self, explanation, excerpts):  # noqa: ARG002  # the protocol's signature
             return Predicted([np.array([float(len(s)) for s in e.strings]) for e in excerpts])
 
     reads = score_reader(Same(), PUZZLES)

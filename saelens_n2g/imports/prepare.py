@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from saelens_n2g.bases.base import Basis
 from saelens_n2g.errors import InputError, UnitError
@@ -65,12 +66,17 @@ def _layer(
     if max(units) >= basis.n_features:
         where, n = units[max(units)].where, basis.n_features
         raise InputError(f"index of a unit at {basis.site}, {where}", f"0 to {n - 1}", str(max(units)))
-    options = {"top": space.config.exemplars, "test_share": space.imported.test_share, "seed": space.config.seed}
-    room = space.subject.n_ctx - (space.subject.bos_id is not None)
+    choosing = partial(
+        choose,
+        top=space.config.exemplars,
+        test_share=space.imported.test_share,
+        seed=space.config.seed,
+        room=space.subject.n_ctx - (space.subject.bos_id is not None),
+    )
     compared = []
     for done, (index, unit) in enumerate(units.items()):
         try:
-            chosen = choose(out.name(index), unit, aligner, room=room, **options)  # type: ignore[arg-type]  # as named
+            chosen = choosing(out.name(index), unit, aligner)
         except UnitError as error:
             out.failures[out.name(index)] = str(error)
             continue

@@ -14,6 +14,7 @@ look-up under an integer key. (Blobs under a composite key without rowid take fi
 
 import contextlib
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -119,7 +120,7 @@ STEPS: tuple[Step, ...] = (
 Self = TypeVar("Self", bound="Closing")
 
 
-class Closing:
+class Closing(ABC):
     """What is closed at the end of its `with` block."""
 
     def __enter__(self: Self) -> Self:
@@ -128,9 +129,9 @@ class Closing:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
-        raise NotImplementedError
 
 
 def unit_key(layer_id: int, index: int) -> int:
