@@ -15,11 +15,11 @@ from saelens_n2g.autointerp import detection as computed
 from saelens_n2g.autointerp import numbers, revision, saying, structured, wording, yes_no
 from saelens_n2g.autointerp.asking import Asker, Question, made_up
 from saelens_n2g.autointerp.excerpts import Evidence, Excerpt
-from saelens_n2g.autointerp.explainers import Explained, Explainer, explainers, make_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer, explain_all
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure
-from saelens_n2g.autointerp.scorers import Scored, Scorer, make_scorer, scorers
-from saelens_n2g.autointerp.simulators import Simulator, make_simulator, simulators
+from saelens_n2g.autointerp.scorers import SCORERS, Scored, Scorer
+from saelens_n2g.autointerp.simulators import SIMULATORS, Simulator
 from saelens_n2g.autointerp.wording import Shot
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.base import Capabilities
@@ -124,7 +124,7 @@ def test_a_talk_is_a_chat_or_a_text_that_ends_where_the_answer_begins():
 
 def test_sparse_activations_are_listed_again_without_zeros():
     sparse = Shot(("a", "b", "c", "d", "e", "f"), np.array([0, 0, 0, 0, 0.75, 0]))
-    text = make_explainer("token-activation", {}, asker(lambda _: "x")).explain
+    text = EXPLAINERS.make("token-activation", {}, asker(lambda _: "x")).explain
     assert "without the zeros:\ne\t7" in _last(text, sparse)
     assert "without the zeros" not in _last(text, Shot(sparse.strings, np.array([0, 0, 0, 0.5, 0.75, 0])))
 
@@ -137,11 +137,11 @@ def _last(explain, shot: Shot) -> str:
 def test_the_strongest_of_the_fit_text_are_read_alone():
     some = [excerpt([0.1 * i, 0.0], i, side="fit") for i in range(1, 10)]
     client = asker(lambda _: "This unit fires on rain.")
-    found = make_explainer("token-activation", {"excerpts": 2}, client).explain(unit(*some, excerpt([1.0], 50)))
+    found = EXPLAINERS.make("token-activation", {"excerpts": 2}, client).explain(unit(*some, excerpt([1.0], 50)))
     assert found.text == "rain"
     text = client.client.asked[0].text
     assert re.findall(r"t(\d+)x0", text) == ["9", "8"]
-    assert make_explainer("highlights", {}, client).explain(unit()).status == "silent"
+    assert EXPLAINERS.make("highlights", {}, client).explain(unit()).status == "silent"
     assert found.costs == {
         "requests": 1,
         "tokens_in": 5,
@@ -181,7 +181,7 @@ def test_what_is_no_sentence_is_a_status(name, said, reason):
     graph = Graph("1.mlp_post/neurons/3", 2.0)
     graph.add([(3, 1.0)], 1.0)
     graph.name_tokens(lambda token: f" w{token}")
-    found = make_explainer(name, {}, asker(lambda _: said)).explain(unit(excerpt([0.9], side="fit"), graph=graph))
+    found = EXPLAINERS.make(name, {}, asker(lambda _: said)).explain(unit(excerpt([0.9], side="fit"), graph=graph))
     assert (found.text, found.status) == (None, "failed")
     assert found.reason.startswith(reason)
     assert found.costs["requests"] == 1
@@ -189,7 +189,7 @@ def test_what_is_no_sentence_is_a_status(name, said, reason):
 
 def test_a_graph_is_read_as_its_template_and_one_without_is_silent():
     client = asker(lambda _: "the third word.")
-    explain = make_explainer("from-graph", {}, client).explain
+    explain = EXPLAINERS.make("from-graph", {}, client).explain
     assert explain(unit()).status == "silent"
     graph = Graph("1.mlp_post/neurons/3", 2.0)
     graph.add([(3, 1.0)], 1.0)
@@ -216,7 +216,7 @@ def test_ten_counts_where_it_is_a_number_of_the_scale():
 
 @pytest.mark.parametrize(("ten", "most"), [(True, 10), (False, 9), (None, 9)])
 def test_the_scale_goes_to_ten_only_where_that_is_one_token(ten, most):
-    simulator = make_simulator("all-at-once", {}, asker(lambda _: "x", ten=ten))
+    simulator = SIMULATORS.make("all-at-once", {}, asker(lambda _: "x", ten=ten))
     assert simulator.settings["scale"] == most
     request = simulator.request("x", excerpt([0.0, 0.0]))
     assert request.prompt_logprobs.candidates == tuple(map(str, range(most + 1)))
@@ -226,13 +226,13 @@ def test_the_scale_goes_to_ten_only_where_that_is_one_token(ten, most):
 
 def test_a_scale_or_a_model_that_cannot_be_is_refused():
     with pytest.raises(InputError, match="no single token"):
-        make_simulator("all-at-once", {"scale": "10"}, asker(lambda _: "x", ten=False))
+        SIMULATORS.make("all-at-once", {"scale": "10"}, asker(lambda _: "x", ten=False))
     with pytest.raises(InputError, match="auto, 9 or 10"):
-        make_simulator("all-at-once", {"scale": "8"}, asker(lambda _: "x"))
+        SIMULATORS.make("all-at-once", {"scale": "8"}, asker(lambda _: "x"))
     client = Speaker(lambda _: "x")
     client.one_token = lambda text: text != "7"
     with pytest.raises(InputError, match="digits that are tokens, found 7"):
-        make_simulator("token-by-token", {}, Asker(client))
+        SIMULATORS.make("token-by-token", {}, Asker(client))
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5))
@@ -246,7 +246,7 @@ def test_places_are_those_of_the_unknown_marks(strings):
 def test_all_at_once_reads_every_place(completion):
     values = {0: 0, 1: 10, 2: 4}
     able = ABLE._replace(completion=completion)
-    simulator = make_simulator("all-at-once", {}, asker(spiked(values, 10), able))
+    simulator = SIMULATORS.make("all-at-once", {}, asker(spiked(values, 10), able))
     found = simulator.simulate("cats", [excerpt([0.0] * 3)])
     assert found.predictions[0] == pytest.approx([0.0, 1.0, 0.4])
     request = simulator.asker.client.asked[0]
@@ -258,9 +258,9 @@ def test_all_at_once_reads_every_place(completion):
 
 def test_all_at_once_fails_where_a_place_or_the_answer_is_missing():
     bare = Answer("", "stop", Usage(1, 0, 0), "m", (), (PromptSlot(5, TokenLogprob("?", -1.0), (), -2.0),))
-    simulator = make_simulator("all-at-once", {}, asker(lambda _: bare))
+    simulator = SIMULATORS.make("all-at-once", {}, asker(lambda _: bare))
     assert "no number" in simulator.simulate("x", [excerpt([0.0])]).predictions[0].reason
-    simulator = make_simulator("all-at-once", {}, asker(lambda _: NOWHERE))
+    simulator = SIMULATORS.make("all-at-once", {}, asker(lambda _: NOWHERE))
     found = simulator.simulate("x", [excerpt([0.0])])
     assert found.predictions == [Failure("timeout: too slow")]
     assert found.costs["requests"] == 1
@@ -275,7 +275,7 @@ def test_token_by_token_asks_once_a_token_and_loses_the_excerpt_with_one(complet
         top = (TokenLogprob(str(n), math.log(0.5)), TokenLogprob(f" {n + 2}", math.log(0.25)))
         return Answer(str(n), "stop", Usage(3, 1, None), "m", (Generated(str(n), math.log(0.5), top),))
 
-    simulator = make_simulator("token-by-token", {}, asker(say, ABLE._replace(completion=completion)))
+    simulator = SIMULATORS.make("token-by-token", {}, asker(say, ABLE._replace(completion=completion)))
     found = simulator.simulate("x", [excerpt([0.0] * 3), excerpt([0.0] * 3, 1)])
     assert found.predictions[0] == pytest.approx([(n + 2 / 3) / 10 for n in range(3)])
     assert found.predictions[1] == Failure("timeout: too slow")
@@ -286,11 +286,11 @@ def test_token_by_token_asks_once_a_token_and_loses_the_excerpt_with_one(complet
 def test_token_by_token_takes_what_is_written_only_if_told():
     able = ABLE._replace(logprobs=False, prompt_logprobs=False)
     with pytest.raises(InputError, match="written=yes"):
-        make_simulator("token-by-token", {}, asker(lambda _: "3", able))
-    simulator = make_simulator("token-by-token", {"written": "yes"}, asker(lambda _: " 3", able))
+        SIMULATORS.make("token-by-token", {}, asker(lambda _: "3", able))
+    simulator = SIMULATORS.make("token-by-token", {"written": "yes"}, asker(lambda _: " 3", able))
     assert simulator.simulate("x", [excerpt([0.0] * 2)]).predictions[0] == pytest.approx([0.3, 0.3])
     assert simulator.asker.client.asked[0].logprobs is None
-    words = make_simulator("token-by-token", {"written": "yes"}, asker(lambda _: "many", able))
+    words = SIMULATORS.make("token-by-token", {"written": "yes"}, asker(lambda _: "many", able))
     assert "no number" in words.simulate("x", [excerpt([0.0])]).predictions[0].reason
 
 
@@ -326,7 +326,7 @@ def test_an_answer_in_json_is_read_whatever_stands_around_it():
     whole = said((" a", 1), ("\\n", 0), ('"b"', 10))
     for text in (whole, f"```json\n{whole}\n```", f"Here: {whole} done"):
         assert structured.read(text, STRINGS) == pytest.approx([0.1, 0.0, 1.0])
-    simulator = make_simulator("structured", {}, asker(lambda _: whole))
+    simulator = SIMULATORS.make("structured", {}, asker(lambda _: whole))
     assert simulator.simulate("x", [excerpt([0.0] * 3, strings=list(STRINGS))]).predictions[0][2] == 1.0
     request = simulator.asker.client.asked[0]
     assert json.loads(request.json_schema)["required"] == ["activations"]
@@ -336,26 +336,26 @@ def test_an_answer_in_json_is_read_whatever_stands_around_it():
 def test_who_cannot_be_served_is_told_who_can():
     able = ABLE._replace(prompt_logprobs=False)
     with pytest.raises(InputError, match=r"log probabilities of the prompt, found .*structured, token-by-token"):
-        make_simulator("all-at-once", {}, asker(lambda _: "x", able))
+        SIMULATORS.make("all-at-once", {}, asker(lambda _: "x", able))
     with pytest.raises(InputError, match=r"a client to ask \(--client\), found none"):
-        make_simulator("all-at-once")
+        SIMULATORS.make("all-at-once")
     with pytest.raises(InputError, match="a client to ask"):
-        make_explainer("highlights")
+        EXPLAINERS.make("highlights")
     with pytest.raises(InputError, match="one of detection, fuzzing"):
-        make_scorer("guessing")
+        SCORERS.make("guessing")
 
 
 def test_everything_that_asks_says_by_which_prompt_of_which_client():
     client = asker(lambda _: "x")
-    made = [make_explainer(n, {}, client) for n in ("token-activation", "highlights", "from-graph", "revised")]
-    made += [make_simulator(n, {}, client) for n in ("all-at-once", "token-by-token", "structured")]
-    made += [make_scorer(n, {}, client) for n in scorers()]
+    made = [EXPLAINERS.make(n, {}, client) for n in ("token-activation", "highlights", "from-graph", "revised")]
+    made += [SIMULATORS.make(n, {}, client) for n in ("all-at-once", "token-by-token", "structured")]
+    made += [SCORERS.make(n, {}, client) for n in SCORERS.names()]
     for one in made:
         assert one.settings["prompt"] >= 1
         assert one.settings["client"] == {"client": "scripted", "model": "scripted"}
         json.dumps(one.settings)
         assert isinstance(one, Explainer | Simulator | Scorer)
-    assert {one.name for one in made} <= {*explainers(), *simulators(), *scorers()}
+    assert {one.name for one in made} <= {*EXPLAINERS.names(), *SIMULATORS.names(), *SCORERS.names()}
 
 
 # --- scorers ------------------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ def sided(n: int) -> Evidence:
 def test_who_knows_gets_what_a_perfect_prediction_gets(name, logprobs):
     evidence, rules = sided(8), Rules(seed=4)
     truth = {}
-    scorer = make_scorer(name, {}, asker(lambda r: truth[r.text], ABLE._replace(logprobs=logprobs)))
+    scorer = SCORERS.make(name, {}, asker(lambda r: truth[r.text], ABLE._replace(logprobs=logprobs)))
     items = scorer.items(evidence, rules.seed)
     truth |= {scorer.question("x", item).request.text: "yes" if item.true else "no" for item in items}
     found = scorer.score("x", evidence, rules)
@@ -387,7 +387,7 @@ def test_who_knows_gets_what_a_perfect_prediction_gets(name, logprobs):
 
 
 def test_who_always_says_yes_is_at_chance():
-    found = make_scorer("detection", {}, asker(lambda _: "yes")).score("x", sided(8), Rules())
+    found = SCORERS.make("detection", {}, asker(lambda _: "yes")).score("x", sided(8), Rules())
     assert (found.answers.balanced_accuracy, found.answers.auc) == (0.5, 0.5)
 
 
@@ -431,14 +431,58 @@ def test_unanswered_questions_are_left_out_or_fail_the_unit():
     def say(request: Request):
         return NOWHERE if " t1x" in request.text or " t2x" in request.text else "yes"
 
-    scorer = make_scorer("detection", {}, asker(say))
+    scorer = SCORERS.make("detection", {}, asker(say))
     assert scorer.score("x", sided(8), Rules()) == Failure("2 of 8 questions not answered: timeout: too slow")
     found = scorer.score("x", sided(8), Rules(tolerated=0.25))
     assert isinstance(found, Scored)
     assert (found.answers.true, found.answers.false) == (3, 3)
 
 
+# --- many units ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["token-activation", "highlights", "from-graph", "revised"])
+def test_explainers_that_wait_ask_about_all_units_at_once(name):
+    batches, ticks = [], []
+    client = asker(lambda r: f"case {len(r.text)}")
+    inner = client.client.ask_many
+
+    def ask_many(requests, tick=None, got=None):
+        batches.append(len(requests))
+        return inner(requests, tick, got)
+
+    client.client.ask_many = ask_many
+    graph = Graph("u", 1.0)
+    graph.add([(3, 1.0)], 1.0)
+    graph.name_tokens(lambda token: f" w{token}")
+    units = [unit(*(excerpt([0.9] * (n + 1), i, side="fit") for i in range(12)), graph=graph) for n in range(5)]
+    units.insert(2, unit())
+    explainer = EXPLAINERS.make(name, {}, client)
+    together = explain_all(explainer, units, lambda: ticks.append(1)) if name != "revised" else None
+    if together is None:
+        before = explain_all(explainer.first, units, lambda: None)
+        together, batches[:] = explainer.revise(units, before, lambda: ticks.append(1)), batches[1:]
+    assert batches == [5]
+    assert len(ticks) == 6
+    assert together[2].status == "silent"
+    alone = [explainer.explain(one) for one in units]
+    assert [one.text for one in together] == [one.text for one in alone]
+    if name != "revised":  # alone it counts its first explainer's too
+        assert [dict(one.costs) for one in together] == [dict(one.costs) for one in alone]
+
+
+def test_what_is_true_of_all_requests_ends_the_asking():
+    wrong = messages.Failure("rejected", "HTTP 401: no such key", False, fatal=True)
+    with pytest.raises(InputError, match=r"client scripted of model .* found rejected: HTTP 401: no such key"):
+        EXPLAINERS.make("highlights", {}, asker(lambda _: wrong)).explain(unit(excerpt([0.9], side="fit")))
+
+
 # --- revision -----------------------------------------------------------------------------------------------------
+
+
+def revise(revised, evidence, before: Explained) -> Explained:
+    (found,) = revised.revise([evidence], [before], lambda: None)
+    return found
 
 
 def test_counterexamples_are_drawn_from_what_the_first_sentence_was_not_of():
@@ -446,7 +490,7 @@ def test_counterexamples_are_drawn_from_what_the_first_sentence_was_not_of():
     evidence = unit(*some, excerpt([0.0], 40, side="fit"), excerpt([1.0], 50))
     said_ = {"before": "This unit fires on rain.", "after": "This unit fires on any weather."}
     client = asker(lambda r: said_["after" if "Description:" in r.text else "before"])
-    revised = make_explainer("revised", {"texts": 4}, client)
+    revised = EXPLAINERS.make("revised", {"texts": 4}, client)
     found = revised.explain(evidence)
     first, second = client.client.asked
     shown = [set(map(int, re.findall(r" t(\d+)x0\t", r.text))) for r in (first, second)]
@@ -456,7 +500,7 @@ def test_counterexamples_are_drawn_from_what_the_first_sentence_was_not_of():
     assert shown[1] <= set(range(5, 12))
     assert "Description: This unit fires on rain." in second.text
     assert found.costs["requests"] == 2
-    again = revised.revise(evidence, Explained("rain"))
+    again = revise(revised, evidence, Explained("rain"))
     assert (again.text, again.costs["requests"]) == ("any weather", 1)
 
 
@@ -470,23 +514,23 @@ def test_proposed_sentences_are_run_through_the_subject():
     client = asker(
         lambda r: "It rains.\n\nIt snows.\nToo many." if "short sentences" in r.messages[0].text else "water."
     )
-    revised = replace(make_explainer("revised", {"texts": 2}, client), activate=activate)
-    found = revised.revise(unit(), Explained("rain"))
+    revised = replace(EXPLAINERS.make("revised", {"texts": 2}, client), activate=activate)
+    found = revise(revised, unit(), Explained("rain"))
     assert ran == ["It rains.", "It snows."]
     assert found.text == "water"
     assert "It snows.\t7" in client.client.asked[-1].text
     assert found.costs["requests"] == 2
     assert revised.settings["counterexamples"] == "proposed"
-    lost = replace(revised, asker=asker(lambda _: NOWHERE)).revise(unit(), Explained("rain"))
+    lost = revise(replace(revised, asker=asker(lambda _: NOWHERE)), unit(), Explained("rain"))
     assert (lost.status, lost.reason) == ("failed", "timeout: too slow")
 
 
 def test_what_cannot_be_revised_says_why():
     client = asker(lambda _: "x")
-    revised = make_explainer("revised", {}, client)
-    assert revised.revise(unit(), Explained(None, "failed", "timeout")).reason == "before revision: timeout"
-    assert revised.revise(unit(excerpt([0.9], side="fit")), Explained("rain")).status == "silent"
+    revised = EXPLAINERS.make("revised", {}, client)
+    assert revise(revised, unit(), Explained(None, "failed", "timeout")).reason == "before revision: timeout"
+    assert revise(revised, unit(excerpt([0.9], side="fit")), Explained("rain")).status == "silent"
     assert client.client.asked == []
     with pytest.raises(InputError, match="another explainer"):
-        make_explainer("revised", {"first": "revised"}, client)
-    assert revision.FIRST in explainers()
+        EXPLAINERS.make("revised", {"first": "revised"}, client)
+    assert revision.FIRST in EXPLAINERS.names()

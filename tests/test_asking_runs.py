@@ -142,6 +142,19 @@ def test_a_run_that_meets_trouble_ends_as_an_undisturbed_one(demo, tmp_path, ser
     assert kept[0] == kept[1]
 
 
+def test_a_wrong_key_ends_the_run_at_once_and_what_was_answered_stays(demo, tmp_path, server):
+    some = config(server, simulators=("structured",), scorers=())
+    server.plan("one JSON object", "401")
+    with pytest.raises(InputError, match="client http of model 'tiny': expected answers, found rejected: HTTP 401"):
+        run_interpretation([demo], some, tmp_path / "o", Silent())
+    n = len(server.asked)
+    found = run_interpretation([demo], some, tmp_path / "o", Silent())
+    assert found.failures == 0
+    assert n - 1 <= 2 + 2 + 8, "sentences of one group, and what was under way beside the one that was refused"
+    bodies = [json.dumps(one, sort_keys=True) for one in server.asked]
+    assert len(bodies) == len(set(bodies)) + 1, "only the one that was refused is asked again"
+
+
 def test_a_killed_run_asks_nothing_twice_and_ends_the_same(demo, tmp_path, server):
     undisturbed = run_interpretation([demo], config(server), tmp_path / "a", Silent())
     n = len(server.asked)
@@ -229,8 +242,8 @@ def many(tmp_path):
 @pytest.fixture
 def names(monkeypatch):
     """An explainer that says the unit's name."""
-    assert "templated" in explainers.explainers()
-    monkeypatch.setitem(explainers._FACTORIES, "names", lambda _: Writes())
+    assert "templated" in explainers.EXPLAINERS.names()
+    monkeypatch.setitem(explainers.EXPLAINERS.makers, "names", lambda _: Writes())
 
 
 def simulated(many, out, shares) -> Interpretation:

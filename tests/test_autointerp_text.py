@@ -13,18 +13,10 @@ from test_autointerp import excerpt, unit
 from saelens_n2g.autointerp import phrases
 from saelens_n2g.autointerp.controls import NEUTRAL
 from saelens_n2g.autointerp.embedding import Embedding, words_of
-from saelens_n2g.autointerp.explainers import Explained, Explainer, explainers, make_explainer, register_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer
 from saelens_n2g.autointerp.phrases import Clause, Item, item, quoted, read, sentence
 from saelens_n2g.autointerp.predictors import Failure, Predicted
-from saelens_n2g.autointerp.simulators import (
-    SentencePredictor,
-    Simulator,
-    checked,
-    hidden,
-    make_simulator,
-    register_simulator,
-    simulators,
-)
+from saelens_n2g.autointerp.simulators import SIMULATORS, SentencePredictor, Simulator, checked, hidden
 from saelens_n2g.autointerp.templated import from_graph
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import elements
@@ -67,7 +59,7 @@ def on(ids, **more):
 
 
 def predicted(text, *rows):
-    found = make_simulator("quoted").simulate(text, [on(row) for row in rows]).predictions
+    found = SIMULATORS.make("quoted").simulate(text, [on(row) for row in rows]).predictions
     return [p.tolist() for p in found]
 
 
@@ -106,7 +98,7 @@ def test_gaps_classes_wildcards_and_starts_are_said():
 def test_a_graph_that_never_fires_says_nothing():
     assert from_graph(Graph("u", 1.0)) == ""
     assert from_graph(graph_of(((1,), 0.2, 0, 3))) == ""
-    found = make_explainer("templated").explain(unit([], graph=Graph("u", 1.0)))
+    found = EXPLAINERS.make("templated").explain(unit([], graph=Graph("u", 1.0)))
     assert (found.text, found.status, found.reason) == (None, "silent", "no graph that fires")
 
 
@@ -195,31 +187,31 @@ def test_a_templated_sentence_read_back_fires_where_its_graph_does(ids):
 
 def test_a_table_in_words():
     seen = [excerpt([0.9, 0.1, 0.4], ids=[1, 2, 3], strings=[STRINGS[i] for i in (1, 2, 3)], side="fit")]
-    found = make_explainer("templated-table", {"limit": "300"}).explain(unit(seen))
+    found = EXPLAINERS.make("templated-table", {"limit": "300"}).explain(unit(seen))
     assert found.text == "Fires on `·over` or `·York`."
-    assert make_explainer("templated-table").explain(unit([])).status == "silent"
+    assert EXPLAINERS.make("templated-table").explain(unit([])).status == "silent"
 
 
 # --- registries ---------------------------------------------------------------------------------------------------
 
 
 def test_registries_know_what_the_package_brings_and_refuse_the_rest():
-    assert {"templated", "templated-table"} <= set(explainers())
-    assert {"quoted", "embedding"} <= set(simulators())
-    assert isinstance(make_explainer("templated"), Explainer)
-    assert isinstance(make_simulator("quoted"), Simulator)
+    assert {"templated", "templated-table"} <= set(EXPLAINERS.names())
+    assert {"quoted", "embedding"} <= set(SIMULATORS.names())
+    assert isinstance(EXPLAINERS.make("templated"), Explainer)
+    assert isinstance(SIMULATORS.make("quoted"), Simulator)
     with pytest.raises(InputError, match=r"one of .*templated"):
-        make_explainer("oracle")
+        EXPLAINERS.make("oracle")
     with pytest.raises(InputError, match=r"one of .*quoted"):
-        make_simulator("oracle")
+        SIMULATORS.make("oracle")
     with pytest.raises(InputError, match="options of explainer templated: expected limit, found size"):
-        make_explainer("templated", {"size": 3})
+        EXPLAINERS.make("templated", {"size": 3})
     with pytest.raises(InputError, match="options of simulator quoted: expected none"):
-        make_simulator("quoted", {"size": 3})
+        SIMULATORS.make("quoted", {"size": 3})
     with pytest.raises(InputError, match="a name that is free"):
-        register_explainer("templated", lambda _: make_explainer("templated-table"))
+        EXPLAINERS.register("templated", lambda _: EXPLAINERS.make("templated-table"))
     with pytest.raises(InputError, match="a name that is free"):
-        register_simulator("quoted", lambda _: make_simulator("embedding"))
+        SIMULATORS.register("quoted", lambda _: SIMULATORS.make("embedding"))
 
 
 @pytest.mark.parametrize(("text", "status"), [(None, "explained"), ("", "explained"), ("x", "failed"), ("x", "odd")])
@@ -293,7 +285,7 @@ def test_a_word_is_predicted_by_its_cosine_with_the_sentence_and_asked_once():
 def test_without_sentence_transformers_the_embedding_simulator_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(InputError, match="pip install sentence-transformers"):
-        make_simulator("embedding", {"model": "x"})
+        SIMULATORS.make("embedding", {"model": "x"})
 
 
 def test_sentence_transformers_is_asked_for_arrays(monkeypatch):
@@ -308,7 +300,7 @@ def test_sentence_transformers_is_asked_for_arrays(monkeypatch):
     fake = types.ModuleType("sentence_transformers")
     fake.SentenceTransformer = Model
     monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
-    simulator = make_simulator("embedding", {"model": "x"})
+    simulator = SIMULATORS.make("embedding", {"model": "x"})
     assert simulator.settings == {"model": "x", "version": 1}
     assert simulator.simulate("y", [excerpt([0.0, 0.0])]).predictions[0].tolist() == [0.0, 0.0]
 

@@ -71,10 +71,10 @@ class Writes:
 def fakes(monkeypatch):
     """A simulator `fake` and an explainer `names`, registered for one test."""
     fake, writes = Fake(), Writes()
-    assert {"quoted", "embedding"} <= set(simulators.simulators())
-    assert "templated" in explainers.explainers()
-    monkeypatch.setitem(simulators._FACTORIES, "fake", lambda _: fake)
-    monkeypatch.setitem(explainers._FACTORIES, "names", lambda _: writes)
+    assert {"quoted", "embedding"} <= set(simulators.SIMULATORS.names())
+    assert "templated" in explainers.EXPLAINERS.names()
+    monkeypatch.setitem(simulators.SIMULATORS.makers, "fake", lambda _: fake)
+    monkeypatch.setitem(explainers.EXPLAINERS.makers, "names", lambda _: writes)
     return fake, writes
 
 

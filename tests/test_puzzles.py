@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from saelens_n2g.autointerp.explainers import make_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS
 from saelens_n2g.autointerp.predictors import Failure, Predicted
 from saelens_n2g.autointerp.puzzle_table import markdown
 from saelens_n2g.autointerp.puzzles import (
@@ -21,7 +21,7 @@ from saelens_n2g.autointerp.puzzles import (
     validity_of,
     written_by,
 )
-from saelens_n2g.autointerp.simulators import make_simulator, register_simulator
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.errors import ArtefactError, InputError
 
 PUZZLES = load_puzzles()
@@ -225,17 +225,17 @@ def test_tables_predict_each_sentence_from_the_others():
 
 
 def test_writers_are_scored_on_sentences_they_did_not_see():
-    explainer, reader = make_explainer("templated-table"), make_simulator("quoted")
+    explainer, reader = EXPLAINERS.make("templated-table"), SIMULATORS.make("quoted")
     found = {one.name: written_by(explainer, reader, one) for one in PUZZLES}
     assert found["river"]["correlation"] > 0.9
     assert found["undone"]["auprc"] < 0.2
-    silent = written_by(make_explainer("templated"), reader, PUZZLES[0])
+    silent = written_by(EXPLAINERS.make("templated"), reader, PUZZLES[0])
     assert silent == Failure("no graph that fires")
 
 
 def test_the_table_of_puzzles_names_everybody_and_who_fails_is_not_counted():
-    if "knowing" not in __import__("saelens_n2g.autointerp.simulators", fromlist=["x"]).simulators():
-        register_simulator("knowing", lambda _: Knowing())
+    if "knowing" not in SIMULATORS.names():
+        SIMULATORS.register("knowing", lambda _: Knowing())
     few = list({one.kind: one for one in PUZZLES}.values())
     text = markdown(few, ["quoted", "knowing"], ["templated-table", "templated"], {})
     lines = {tuple(c.strip() for c in line.split("|")[1:3]): line for line in text.splitlines() if line.startswith("|")}

@@ -14,7 +14,8 @@ from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.numbers import VERSION, expected, opening, scale_of, shared, unknown_rows
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
-from saelens_n2g.autointerp.simulators import ASKING, Options, only
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.messages import Message, PromptWish, Reply, Request
 
@@ -61,4 +62,4 @@ def _make(options: Options, asker: Asker) -> AllAtOnce:
     return AllAtOnce(asker, scale_of(asker, str(options.get("scale", "auto"))))
 
 
-ASKING.register("all-at-once", _make, "prompt_logprobs")
+SIMULATORS.register_asking("all-at-once", _make, "prompt_logprobs")

@@ -8,8 +8,8 @@ length, so that the very same code goes on to its next question, and `plan` says
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.clients.base import Capabilities, Client
@@ -48,6 +48,14 @@ class Said(NamedTuple):
     there are any, answers of servers that do not say how many tokens."""
 
 
+class Told(NamedTuple):
+    """What came of one question."""
+
+    reply: Reply
+    costs: Costs
+    """As those of `Said`."""
+
+
 class Asker:
     """A client with the accounts kept. Raises `InputError` where a server has to be asked what it can and does not
     reply.
@@ -66,15 +74,26 @@ class Asker:
         other.planned = self.planned
         return other
 
-    def ask(self, questions: Sequence[Question]) -> Said:
-        """One reply for each question, in their order."""
-        requests = [question.request for question in questions]
+    def ask(self, questions: Sequence[Question], tick: Callable[[], None] | None = None) -> Said:
+        """One reply for each question, in their order; `tick` is called as each comes. Raises `InputError` where one
+        says that every other would fail too, as with a wrong key; what was answered is kept as the client keeps it."""
+        if not questions:
+            return Said([], self._costs([], []))
         if self.dry:
             self.planned.setdefault(self.name, []).extend(questions)
             replies: list[Reply] = [self._made_up(question) for question in questions]
         else:
-            replies = self.client.ask_many(requests)
+            got = None if tick is None else lambda _index, _reply: tick()
+            replies = self.client.ask_many([question.request for question in questions], got=got)
+        for reply in replies:
+            if isinstance(reply, Failure) and reply.fatal:
+                raise InputError(f"client {self.client.name} of model {self.client.model!r}", "answers", why(reply))
         return Said(replies, self._costs(questions, replies))
+
+    def ask_each(self, questions: Sequence[Question], tick: Callable[[], None] | None = None) -> list[Told]:
+        """The same, the costs of each question apart."""
+        replies = self.ask(questions, tick).replies
+        return [Told(r, self._costs([q], [r])) for q, r in zip(questions, replies, strict=True)]
 
     def _made_up(self, question: Question) -> Answer:
         """The answer that is kept, or one that says nothing in the right shape."""
@@ -136,43 +155,3 @@ def made_up(question: Question, tokens_in: int = 0) -> Answer:
 def why(reply: Failure) -> str:
     """A failure in one line."""
     return f"{reply.status}: {reply.detail}"
-
-
-# --- what asks ----------------------------------------------------------------------------------------------------
-
-Made = TypeVar("Made")
-NEEDS = {
-    "prompt_logprobs": "log probabilities of the prompt",
-    "logprobs": "log probabilities of generated tokens",
-}
-
-
-class Askers(Generic[Made]):
-    """Explainers, simulators or scorers that ask, by name, with what they need of a client."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.makers: dict[str, tuple[Callable[[Mapping[str, Any], Asker], Made], tuple[str, ...]]] = {}
-
-    def register(self, name: str, maker: Callable[[Mapping[str, Any], Asker], Made], *needs: str) -> None:
-        """Make one known. needs: fields of `Capabilities`. Raises `InputError` if the name is taken."""
-        if name in self.makers:
-            raise InputError(f"{self.kind} {name!r}", "a name that is free", "one that is taken")
-        self.makers[name] = maker, needs
-
-    def served(self, able: Capabilities) -> list[str]:
-        """Names of those that a client can serve."""
-        return [name for name, (_, needs) in self.makers.items() if all(getattr(able, need) for need in needs)]
-
-    def make(self, name: str, options: Mapping[str, Any], asker: Asker | None) -> Made:
-        """The one of that name. Raises `InputError` without a client, with one that cannot serve it, and as its maker
-        does."""
-        maker, needs = self.makers[name]
-        if asker is None:
-            raise InputError(f"{self.kind} {name!r}", "a client to ask (--client)", "none")
-        missing = [NEEDS[need] for need in needs if not getattr(asker.able, need)]
-        if missing:
-            served = ", ".join(self.served(asker.able)) or "none"
-            found = f"client {asker.client.name} of model {asker.client.model!r}, which can serve {served}"
-            raise InputError(f"{self.kind} {name!r}", f"a client that gives {' and '.join(missing)}", found)
-        return maker(options, asker.named(name))

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from saelens_n2g.autointerp.calibration import METHODS, Method
-from saelens_n2g.autointerp.explainers import explainers
+from saelens_n2g.autointerp.explainers import EXPLAINERS
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import predictors
 from saelens_n2g.autointerp.reading import Reading
-from saelens_n2g.autointerp.scorers import scorers
-from saelens_n2g.autointerp.simulators import simulators
+from saelens_n2g.autointerp.scorers import SCORERS
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.errors import InputError
 
@@ -23,12 +23,12 @@ class InterpretConfig:
     """Who explains, who simulates, on how much."""
 
     explainers: tuple[str, ...] = ("templated",)
-    """Names of explainers (`explainers.explainers()`), whose sentences every simulator of sentences reads."""
+    """Names of explainers (`explainers.EXPLAINERS`), whose sentences every simulator of sentences reads."""
     simulators: tuple[str, ...] = ("graph", "table", "backoff", "quoted")
     """Names of predictors that need no sentence (`predictors.predictors()`) and of simulators of sentences
-    (`simulators.simulators()`)."""
+    (`simulators.SIMULATORS`)."""
     scorers: tuple[str, ...] = ()
-    """Names of scorers that ask a language model whether sentences fit (`scorers.scorers()`)."""
+    """Names of scorers that ask a language model whether sentences fit (`scorers.SCORERS`)."""
     client: ClientConfig | None = None
     """The language model that is asked; None where nothing asks one."""
     units: int | None = None
@@ -47,9 +47,9 @@ class InterpretConfig:
 
     def __post_init__(self) -> None:
         for what, given, known in (
-            ("explainers", self.explainers, explainers()),
-            ("simulators", self.simulators, (*predictors(), *simulators())),
-            ("scorers", self.scorers, scorers()),
+            ("explainers", self.explainers, EXPLAINERS.names()),
+            ("simulators", self.simulators, (*predictors(), *SIMULATORS.names())),
+            ("scorers", self.scorers, SCORERS.names()),
         ):
             if unknown := [name for name in given if name not in known] or len(set(given)) < len(given):
                 found = f"{', '.join(unknown)}" if isinstance(unknown, list) else f"{', '.join(given)}"

@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.predictors import Predicted
-from saelens_n2g.autointerp.simulators import Options, only, register_simulator
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.errors import InputError
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -81,4 +82,4 @@ class _Numpy:
         return np.asarray(self.model.encode(list(texts), show_progress_bar=False), dtype=np.float64)
 
 
-register_simulator("embedding", _make)
+SIMULATORS.register("embedding", _make)

@@ -1,19 +1,18 @@
 """Explainers: what writes a sentence about a unit from its evidence. Made by name, with options, from a registry:
 
-    register_explainer("mine", lambda options: Mine())
-    explained = make_explainer("mine").explain(evidence)
+    EXPLAINERS.register("mine", lambda options: Mine())
+    explained = EXPLAINERS.make("mine").explain(evidence)
 
 An explainer reads the excerpts of the side `fit`, and the graph; `Evidence.of("test")` is for scores alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from saelens_n2g.autointerp.asking import Asker, Askers
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.predictors import Costs
-from saelens_n2g.autointerp.simulators import Options
+from saelens_n2g.autointerp.registry import Options, Registry
 from saelens_n2g.errors import InputError
 
 EXPLAINED, FAILED, SILENT = "explained", "failed", "silent"
@@ -56,40 +55,31 @@ class Explainer(Protocol):
         ...
 
 
-Factory = Callable[[Options], Explainer]
-"""Makes an explainer from its options. Raises `InputError`."""
-_FACTORIES: dict[str, Factory] = {}
-ASKING: Askers[Explainer] = Askers("explainer")
-"""Explainers that ask a language model."""
+Tick = Callable[[], None]
+"""Told that one more unit is explained."""
 
 
-def register_explainer(name: str, factory: Factory) -> None:
-    """Make an explainer known by name. Raises `InputError` if the name is taken."""
-    if name in _FACTORIES or name in ASKING.makers:
-        raise InputError(f"explainer {name!r}", "a name that is free", "one that is taken")
-    _FACTORIES[name] = factory
+@runtime_checkable
+class Together(Protocol):
+    """An explainer that takes many units at once, as those do that wait for answers."""
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """`Explainer.explain` of each, in their order; `tick` is called as each is there."""
+        ...
 
 
-def explainers() -> tuple[str, ...]:
-    """Names of all explainers."""
-    _known()
-    return (*_FACTORIES, *ASKING.makers)
+def explain_all(explainer: Explainer, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+    """What an explainer says of several units: at once where it can."""
+    if isinstance(explainer, Together):
+        return explainer.explain_all(several, tick)
+    found = []
+    for one in several:
+        found.append(explainer.explain(one))
+        tick()
+    return found
 
 
-def make_explainer(name: str, options: Options | None = None, asker: Asker | None = None) -> Explainer:
-    """The explainer of that name. Raises `InputError` if there is none, if it asks a language model and `asker` is not
-    given or cannot serve it, or as its factory does."""
-    if name not in explainers():
-        raise InputError(f"explainer {name!r}", f"one of {', '.join(explainers())}", repr(name))
-    return ASKING.make(name, options or {}, asker) if name in ASKING.makers else _FACTORIES[name](options or {})
-
-
-def _known() -> None:
-    """The files that bring explainers with the package."""
-    from saelens_n2g.autointerp import (  # noqa: F401  (they register themselves)
-        graph_sentence,
-        highlights,
-        revision,
-        templated,
-        token_activation,
-    )
+EXPLAINERS: Registry[Explainer] = Registry(
+    "explainer", "templated", "token_activation", "highlights", "graph_sentence", "revision"
+)
+"""All of them."""

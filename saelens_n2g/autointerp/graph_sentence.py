@@ -3,13 +3,14 @@
 What the model reads is what `templated` says, so that the difference between the two sentences is the model's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import ASKING, SILENT, Explained
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.autointerp.saying import LEAD, say
-from saelens_n2g.autointerp.simulators import Options, only
 from saelens_n2g.autointerp.templated import LIMIT, from_graph
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.errors import InputError
@@ -50,10 +51,15 @@ class FromGraph:
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""
+        return self.explain_all([evidence], lambda: None)[0]
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """See `explainers.Together`."""
+        return say(self.asker, [self._talk(one) for one in several], tick)
+
+    def _talk(self, evidence: Evidence) -> Talk | Explained:
         text = "" if evidence.graph is None else from_graph(evidence.graph, self.limit)
-        return (
-            say(self.asker, Talk(SYSTEM, TURNS, text, LEAD)) if text else Explained(None, SILENT, "no graph that fires")
-        )
+        return Talk(SYSTEM, TURNS, text, LEAD) if text else Explained(None, SILENT, "no graph that fires")
 
 
 def _make(options: Options, asker: Asker) -> FromGraph:
@@ -61,4 +67,4 @@ def _make(options: Options, asker: Asker) -> FromGraph:
     return FromGraph(asker, int(options.get("limit", LIMIT)))
 
 
-ASKING.register("from-graph", _make)
+EXPLAINERS.register_asking("from-graph", _make)

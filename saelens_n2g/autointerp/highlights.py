@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import ASKING, SILENT, Explained
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.autointerp.saying import LEAD, say
-from saelens_n2g.autointerp.simulators import Options, only
 from saelens_n2g.autointerp.token_activation import shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
 from saelens_n2g.errors import InputError
@@ -45,11 +45,18 @@ class Highlighting:
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""
+        return self.explain_all([evidence], lambda: None)[0]
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """See `explainers.Together`."""
+        return say(self.asker, [self._talk(one) for one in several], tick)
+
+    def _talk(self, evidence: Evidence) -> Talk | Explained:
         shots = shots_of(evidence, self.excerpts, self.width)
         if not shots:
             return Explained(None, SILENT, "no excerpt that fires")
         turns = tuple((self._text(example.shots), f"{example.description}.") for example in EXAMPLES)
-        return say(self.asker, Talk(SYSTEM, turns, self._text(shots), LEAD))
+        return Talk(SYSTEM, turns, self._text(shots), LEAD)
 
     def _text(self, shots: Sequence[Shot]) -> str:
         """The excerpts, one a line."""
@@ -67,4 +74,4 @@ def _make(options: Options, asker: Asker) -> Highlighting:
     return Highlighting(asker, *sizes, float(options.get("threshold", 0.3)))
 
 
-ASKING.register("highlights", _make)
+EXPLAINERS.register_asking("highlights", _make)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.controls import CONTROLS
-from saelens_n2g.autointerp.explainers import Explainer, make_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explainer
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.puzzles import (
     KINDS,
@@ -17,7 +17,8 @@ from saelens_n2g.autointerp.puzzles import (
     validity_of,
     written_by,
 )
-from saelens_n2g.autointerp.simulators import Options, Simulator, make_simulator
+from saelens_n2g.autointerp.registry import Options
+from saelens_n2g.autointerp.simulators import SIMULATORS, Simulator
 from saelens_n2g.comparison.table import estimate, number, percent
 from saelens_n2g.markdown import grid
 from saelens_n2g.scoring import summarise
@@ -41,14 +42,14 @@ def markdown(
     asker: Asker | None = None,
 ) -> str:
     """Every table. Raises `InputError` for names that are none, or that ask where there is nobody to ask."""
-    readers = [make_simulator(name, options.get(name), asker) for name in simulators]
+    readers = [SIMULATORS.make(name, options.get(name), asker) for name in simulators]
     parts = [f"**{len(puzzles)} puzzles**", _counts(puzzles)]
     reads = {one.name: score_reader(one, puzzles) for one in readers}
     if reads:
         parts += ["**Readers**", _readers(reads)]
         parts += [f"**{name}**, by kind" + "\n\n" + _kinds(found) for name, found in reads.items() if _known(found)]
     if explainers and readers:
-        writers = [make_explainer(name, options.get(name), asker) for name in explainers]
+        writers = [EXPLAINERS.make(name, options.get(name), asker) for name in explainers]
         rows = [_writer(writer, reader, puzzles) for writer in writers for reader in readers]
         parts += ["**Writers**", grid(("Writer", "Reader", "Own sentence", "True explanation", "Choice"), rows, 2)]
     parts.append("\n".join(f"- {note}" for note in NOTES))

@@ -13,7 +13,8 @@ import numpy as np
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.phrases import Clause, Item, quoted, read
 from saelens_n2g.autointerp.predictors import Predicted
-from saelens_n2g.autointerp.simulators import Options, only, register_simulator
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.simulators import SIMULATORS
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,4 @@ def _make(options: Options) -> Quoted:
     return Quoted()
 
 
-register_simulator("quoted", _make)
+SIMULATORS.register("quoted", _make)

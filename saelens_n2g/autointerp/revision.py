@@ -8,19 +8,22 @@ of both on the same excerpts, are kept beside each other.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import ASKING, FAILED, SILENT, Explained, Explainer, make_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS, FAILED, SILENT, Explained, Explainer, Tick
+from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
-from saelens_n2g.autointerp.simulators import Options, only
 from saelens_n2g.autointerp.token_activation import evidence_text, shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, described
-from saelens_n2g.clients.messages import Failure
+from saelens_n2g.clients.messages import Failure, Reply
 from saelens_n2g.errors import InputError
 
 VERSION = 1
@@ -67,37 +70,67 @@ class Revised:
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`: both sentences, one after the other."""
         before = self.first.explain(evidence)
-        after = self.revise(evidence, before)
-        return Explained(after.text, after.status, after.reason, summed([before.costs, after.costs]))
+        (after,) = self.revise([evidence], [before], lambda: None)
+        return replace(after, costs=summed([before.costs, after.costs]))
 
-    def revise(self, evidence: Evidence, before: Explained) -> Explained:
-        """The sentence after the counterexamples; costs of the revision alone. What failed before fails after."""
+    def revise(self, several: Sequence[Evidence], before: Sequence[Explained], tick: Tick) -> list[Explained]:
+        """The sentences after the counterexamples, of units with those before; costs of the revision alone. What failed
+        before fails after."""
+        shown = self._counterexamples(several, before)
+        talks = [self._talk(b, one) for b, one in zip(before, shown, strict=True)]
+        after = say(self.asker, talks, tick)
+        costs = [one.costs for one in shown]
+        return [
+            replace(one, costs=summed([spent, one.costs])) if isinstance(talk, Talk) else one
+            for one, talk, spent in zip(after, talks, costs, strict=True)
+        ]
+
+    def _talk(self, before: Explained, shown: "_Shown") -> Talk | Explained:
         if before.text is None:
             return Explained(None, before.status, f"before revision: {before.reason}")
-        shots, costs, reason = self._counterexamples(evidence, before.text)
-        if reason:
-            return Explained(None, FAILED, reason, costs)
-        if not shots:
-            return Explained(None, SILENT, "no activating excerpt beside those of the first sentence", costs)
-        after = say(self.asker, talk_of(before.text, shots))
-        return Explained(after.text, after.status, after.reason, summed([costs, after.costs]))
+        if shown.failure:
+            return Explained(None, FAILED, shown.failure, shown.costs)
+        if not shown.shots:
+            return Explained(None, SILENT, "no activating excerpt beside those of the first sentence", shown.costs)
+        return talk_of(before.text, shown.shots)
 
-    def _counterexamples(self, evidence: Evidence, text: str) -> tuple[list[Shot], dict[str, float], str]:
-        """Texts with activations, what they cost, and why there are none where something failed."""
+    def _counterexamples(self, several: Sequence[Evidence], before: Sequence[Explained]) -> list["_Shown"]:
+        """Texts with activations for each unit."""
         if self.activate is None:
-            return (
-                drawn(evidence, int(self.first.settings.get("excerpts", 0)), self.texts, self.width, self.seed),
-                {},
-                "",
-            )
-        talk = Talk(PROPOSAL.format(n=self.texts), (), f"Description: {text}", "Sentences:")
+            known = int(self.first.settings.get("excerpts", 0))
+            return [_Shown(drawn(one, known, self.texts, self.width, self.seed)) for one in several]
         likely = "\n".join(["The old harbour lay quiet before the storm came in."] * self.texts)
-        request = talk.request(self.asker.able, max_tokens=40 * self.texts)
-        (reply,), costs = self.asker.ask([Question(request, likely)])
+        system = PROPOSAL.format(n=self.texts)
+        talks = [Talk(system, (), f"Description: {described(b.text or '')}", "Sentences:") for b in before]
+        asked = [
+            Question(talk.request(self.asker.able, max_tokens=40 * self.texts), likely)
+            for talk, b in zip(talks, before, strict=True)
+            if b.text is not None
+        ]
+        told = iter(self.asker.ask_each(asked))
+        return [
+            _Shown([]) if b.text is None else self._run(one, *next(told))
+            for one, b in zip(several, before, strict=True)
+        ]
+
+    def _run(self, evidence: Evidence, reply: Reply, costs: Costs) -> "_Shown":
+        """The proposed texts, with what the unit does on them."""
+        assert self.activate is not None
         if isinstance(reply, Failure):
-            return [], dict(costs), why(reply)
+            return _Shown([], costs, why(reply))
         lines = [line.strip() for line in reply.text.splitlines() if any(map(str.isalnum, line))][: self.texts]
-        return list(self.activate(evidence, lines)), dict(costs), "" if lines else "empty: no sentence was proposed"
+        if not lines:
+            return _Shown([], costs, "empty: no sentence was proposed")
+        return _Shown(list(self.activate(evidence, lines)), costs)
+
+
+class _Shown(NamedTuple):
+    """Counterexamples of one unit."""
+
+    shots: list[Shot]
+    costs: Costs = MappingProxyType({})
+    failure: str = ""
+    """Why there are none."""
 
 
 def drawn(evidence: Evidence, known: int, texts: int, width: int, seed: int) -> list[Shot]:
@@ -124,7 +157,7 @@ def _make(options: Options, asker: Asker) -> Revised:
     if first == "revised":
         raise InputError("option first of explainer revised", "another explainer", "revised")
     texts, width, seed = (int(options.get(name, value)) for name, value in (("texts", 5), ("width", 64), ("seed", 0)))
-    return Revised(asker, make_explainer(first, None, asker), texts, width, seed)
+    return Revised(asker, EXPLAINERS.make(first, None, asker), texts, width, seed)
 
 
-ASKING.register("revised", _make)
+EXPLAINERS.register_asking("revised", _make)

@@ -41,8 +41,8 @@ def run_interpretation(
     groups = groups_of(runs, config)
     asker = asker_of(config, folder, client)
     work = Work(config, folder, asker)
-    total, ended = sum(len(group) for group in groups), 0
-    with reporter.stage("interpret", "units") as tick:
+    total, ended = work.steps(sum(len(group) for group in groups)), 0
+    with reporter.stage("interpret", "sentences and scores") as tick:
 
         def one_more() -> None:
             nonlocal ended

@@ -2,11 +2,13 @@
 
 import re
 import zlib
+from collections.abc import Sequence
 
 from saelens_n2g.autointerp.asking import Asker, Question, why
-from saelens_n2g.autointerp.explainers import FAILED, Explained
+from saelens_n2g.autointerp.explainers import FAILED, Explained, Tick
+from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.autointerp.wording import Talk
-from saelens_n2g.clients.messages import Failure
+from saelens_n2g.clients.messages import Failure, Reply
 
 LEAD = "This unit fires on"
 """How a sentence begins; what follows is kept."""
@@ -24,11 +26,27 @@ _REFUSED = re.compile(
 )
 
 
-def say(asker: Asker, talk: Talk) -> Explained:
-    """Ask for one sentence; a failed, refused or empty answer is a status."""
-    request = talk.request(asker.able, max_tokens=LONGEST)
+def say(asker: Asker, talks: Sequence[Talk | Explained], tick: Tick) -> list[Explained]:
+    """Ask for a sentence each, all at once; a failed, refused or empty answer is a status. What is explained already is
+    passed through. `tick` is called as each comes."""
+    told = iter(asker.ask_each([_question(asker, one) for one in talks if isinstance(one, Talk)], tick))
+    out = []
+    for one in talks:
+        if isinstance(one, Talk):
+            out.append(_read(*next(told)))
+        else:
+            out.append(one)
+            tick()
+    return out
+
+
+def _question(asker: Asker, talk: Talk) -> Question:
     number = zlib.crc32(talk.last.encode("utf-8", "replace")) % 10_000
-    (reply,), costs = asker.ask([Question(request, f"{LEAD} {LIKELY} {number}.")])
+    return Question(talk.request(asker.able, max_tokens=LONGEST), f"{LEAD} {LIKELY} {number}.")
+
+
+def _read(reply: Reply, costs: Costs) -> Explained:
+    """What an answer says."""
     if isinstance(reply, Failure):
         return Explained(None, FAILED, why(reply), costs)
     text = sentence_of(reply.text)

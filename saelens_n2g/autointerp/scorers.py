@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from saelens_n2g.autointerp.asking import Asker, Askers
 from saelens_n2g.autointerp.controls import INVALID, NEUTRAL, OTHER, UNKNOWN, VALID, Validity, beaten
 from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import FAILED
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Costs, Failure
-from saelens_n2g.autointerp.simulators import Options
-from saelens_n2g.errors import InputError
+from saelens_n2g.autointerp.registry import Options, Registry
 
 
 class Scored(NamedTuple):
@@ -46,22 +44,8 @@ class Scorer(Protocol):
         ...
 
 
-ASKING: Askers[Scorer] = Askers("scorer")
-"""All scorers."""
-
-
-def scorers() -> tuple[str, ...]:
-    """Names of all scorers."""
-    from saelens_n2g.autointerp import yes_no  # noqa: F401  (it registers itself)
-
-    return tuple(ASKING.makers)
-
-
-def make_scorer(name: str, options: Options | None = None, asker: Asker | None = None) -> Scorer:
-    """The scorer of that name. Raises `InputError` if there is none, or nobody to ask."""
-    if name not in scorers():
-        raise InputError(f"scorer {name!r}", f"one of {', '.join(scorers())}", repr(name))
-    return ASKING.make(name, options or {}, asker)
+SCORERS: Registry[Scorer] = Registry("scorer", "yes_no")
+"""All of them."""
 
 
 # --- results ------------------------------------------------------------------------------------------------------

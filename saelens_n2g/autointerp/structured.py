@@ -14,7 +14,8 @@ import numpy as np
 from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
-from saelens_n2g.autointerp.simulators import ASKING, Options, only
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.autointerp.wording import EXAMPLES, Talk, described, scaled, shown
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.counting import estimated
@@ -119,4 +120,4 @@ def _make(options: Options, asker: Asker) -> Structured:
     return Structured(asker)
 
 
-ASKING.register("structured", _make)
+SIMULATORS.register_asking("structured", _make)

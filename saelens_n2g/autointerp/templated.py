@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import SILENT, Explained, register_explainer
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.phrases import BEFORE, TARGETS, Clause, Item, item, sentence
 from saelens_n2g.autointerp.predictors import TokenMeans
-from saelens_n2g.autointerp.simulators import Options, only
+from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.graph import End, Graph
@@ -108,5 +108,5 @@ def _table(options: Options) -> Templated:
     return Templated("table", int(options.get("limit", LIMIT)), name="templated-table")
 
 
-register_explainer("templated", _graph)
-register_explainer("templated-table", _table)
+EXPLAINERS.register("templated", _graph)
+EXPLAINERS.register("templated-table", _table)

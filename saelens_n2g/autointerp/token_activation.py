@@ -11,9 +11,9 @@ import numpy as np
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import ASKING, SILENT, Explained
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.autointerp.saying import LEAD, say
-from saelens_n2g.autointerp.simulators import Options, only
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, rows, scaled
 from saelens_n2g.errors import InputError
 
@@ -67,8 +67,15 @@ class TokenActivation:
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""
+        return self.explain_all([evidence], lambda: None)[0]
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """See `explainers.Together`."""
+        return say(self.asker, [self._talk(one) for one in several], tick)
+
+    def _talk(self, evidence: Evidence) -> Talk | Explained:
         shots = shots_of(evidence, self.excerpts, self.width)
-        return say(self.asker, talk_of(shots)) if shots else Explained(None, SILENT, "no excerpt that fires")
+        return talk_of(shots) if shots else Explained(None, SILENT, "no excerpt that fires")
 
 
 def shots_of(evidence: Evidence, excerpts: int, width: int) -> list[Shot]:
@@ -83,4 +90,4 @@ def _make(options: Options, asker: Asker) -> TokenActivation:
     return TokenActivation(asker, int(options.get("excerpts", 5)), int(options.get("width", 64)))
 
 
-ASKING.register("token-activation", _make)
+EXPLAINERS.register_asking("token-activation", _make)

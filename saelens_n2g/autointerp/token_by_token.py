@@ -14,7 +14,8 @@ from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.numbers import VERSION, expected, number_of, opening, scale_of, shared, unknown_rows
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
-from saelens_n2g.autointerp.simulators import ASKING, Options, only
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.messages import Message, Reply, Request
 from saelens_n2g.errors import InputError
@@ -84,11 +85,9 @@ def _make(options: Options, asker: Asker) -> TokenByToken:
     if written not in ("yes", "no"):
         raise InputError("option written of simulator token-by-token", "yes or no", repr(written))
     if written == "no" and not asker.able.logprobs:
-        served = ", ".join(ASKING.served(asker.able))
-        found = f"client {asker.client.name} of model {asker.client.model!r}, which can serve {served}"
         expected_ = "a client that gives log probabilities of generated tokens, or the option written=yes"
-        raise InputError("simulator 'token-by-token'", expected_, found)
+        raise SIMULATORS.unserved("token-by-token", expected_, asker)
     return TokenByToken(asker, scale_of(asker, str(options.get("scale", "auto"))), written == "yes")
 
 
-ASKING.register("token-by-token", _make)
+SIMULATORS.register_asking("token-by-token", _make)

@@ -14,7 +14,7 @@ from saelens_n2g.autointerp.explainers import FAILED, Explained
 from saelens_n2g.autointerp.kept import file_of, known
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.results import SCORED, Way, summed
-from saelens_n2g.autointerp.scorers import Asked, Scorer, asked_from, make_scorer
+from saelens_n2g.autointerp.scorers import SCORERS, Asked, Scorer, asked_from
 from saelens_n2g.jobs.artefacts import fingerprint, write_json
 from saelens_n2g.scoring import cycle
 
@@ -26,7 +26,7 @@ class Telling:
         self.config, self.folder = config, folder
         self.keeps = asker is None or not asker.dry
         self.scorers: dict[str, Scorer] = {
-            name: make_scorer(name, config.options.get(name), asker) for name in config.scorers
+            name: SCORERS.make(name, config.options.get(name), asker) for name in config.scorers
         }
         ways = [Way(scorer, writer) for writer in config.explainers for scorer in self.scorers]
         self.asked: dict[Way, list[Asked]] = {way: [] for way in ways}

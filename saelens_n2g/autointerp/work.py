@@ -46,17 +46,17 @@ class Work:
         self.dry = asker is not None and asker.dry
         own = [name for name in config.simulators if name in predictors()]
         self.readers: dict[str, Simulator] = {
-            name: simulators.make_simulator(name, config.options.get(name), asker)
+            name: simulators.SIMULATORS.make(name, config.options.get(name), asker)
             for name in config.simulators
-            if name not in own and (not self.dry or name in simulators.ASKING.makers)
+            if name not in own and (not self.dry or name in simulators.SIMULATORS.asking)
         }
         own = [] if self.dry else own
         self.writers = {
-            name: explainers.make_explainer(name, config.options.get(name), asker) for name in config.explainers
+            name: explainers.EXPLAINERS.make(name, config.options.get(name), asker) for name in config.explainers
         }
         self.writers |= {n: self._revising(one) for n, one in self.writers.items() if isinstance(one, Revised)}
         self.telling = Telling(config, folder, asker)
-        self._said: dict[tuple[str, str, str], Explained] = {}
+        self._said: dict[str, list[Explained]] = {}
         read = [Way(reader, writer) for writer in self.writers for reader in self.readers]
         self.outcomes: dict[Way, list[Outcome]] = {way: [] for way in [*map(Way, own), *read]}
         self.sentences: dict[str, list[Sentence]] = {name: [] for name in self.writers}
@@ -64,8 +64,10 @@ class Work:
             raise InputError("simulators", "a predictor, or an explainer for the simulators", "neither")
 
     def group(self, units: Sequence[Evidence], tick: Tick) -> None:
-        """Explain and score the units of one basis and layer, which are each other's controls."""
-        said = {name: [self._explained(name, unit) for unit in units] for name in self.writers}
+        """Explain and score the units of one basis and layer, each other's controls. `tick` is called for every
+        unit that an explainer is done with, and for every one that is scored: `steps` times."""
+        self._said = {}
+        said = {name: self._explained(name, units, tick) for name in self.writers}
         for writer, explained in said.items():
             self.sentences[writer] += [
                 Sentence(u.name, u.run, u.basis, u.layer, e.text, e.status, e.reason, e.costs)
@@ -86,6 +88,10 @@ class Work:
                 name = None if other is None else units[other].name
                 self.outcomes[way].append(self._outcome(way, unit, several[place], controls, name))
             tick()
+
+    def steps(self, units: int) -> int:
+        """How often `group` calls its `tick` over so many units."""
+        return units * (1 + len(self.writers))
 
     def result(self, provenance: Mapping[str, Any]) -> Interpretation:
         """All that was found."""
@@ -109,29 +115,36 @@ class Work:
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
-    def _explained(self, name: str, unit: Evidence) -> Explained:
-        """What an explainer says of a unit: out of its file, or now. Once in a run."""
-        place = (name, unit.run, unit.name)
-        if place not in self._said:
-            self._said[place] = self._says(name, unit)
-        return self._said[place]
+    def _explained(self, name: str, units: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """What an explainer says of the units of a group: asked once, though `revised` wants its first explainer's."""
+        if name not in self._said:
+            self._said[name] = self._says(name, units, tick)
+        return self._said[name]
 
-    def _says(self, name: str, unit: Evidence) -> Explained:
-        writer = self.writers[name]
-        before = self._explained(writer.first.name, unit) if isinstance(writer, Revised) else None
-        about = [VERSION, name, dict(writer.settings), unit.checksum, self._cut()]
-        key = fingerprint(about if before is None else [*about, before.text])
-        path = file_of(self.folder / "explanations" / name, unit)
-        stored = known(path, key)
-        if stored is not None and stored["status"] != FAILED:
-            return Explained(**stored)
-        if before is not None and isinstance(writer, Revised):
-            found = writer.revise(unit, before)
+    def _says(self, name: str, units: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """The same out of their files, or now, all that is wanting at once."""
+        writer, before = self.writers[name], list[Explained]()
+        about: list[list[Any]] = [[VERSION, name, dict(writer.settings), unit.checksum, self._cut()] for unit in units]
+        if isinstance(writer, Revised):
+            before = self._explained(writer.first.name, units, tick)
+            about = [[*one, said.text] for one, said in zip(about, before, strict=True)]
+        keys = [fingerprint(one) for one in about]
+        paths = [file_of(self.folder / "explanations" / name, unit) for unit in units]
+        stored = [known(path, key) for path, key in zip(paths, keys, strict=True)]
+        found = {at: Explained(**one) for at, one in enumerate(stored) if one is not None and one["status"] != FAILED}
+        for _ in found:
+            tick()
+        wanting = [at for at in range(len(units)) if at not in found]
+        some = [units[at] for at in wanting]
+        if isinstance(writer, Revised):
+            said = writer.revise(some, [before[at] for at in wanting], tick)
         else:
-            found = writer.explain(unit)
-        if not self.dry:
-            write_json(path, {"key": key, "value": asdict(found)})
-        return found
+            said = explainers.explain_all(writer, some, tick)
+        for at, one in zip(wanting, said, strict=True):
+            found[at] = one
+            if not self.dry:
+                write_json(paths[at], {"key": keys[at], "value": asdict(one)})
+        return [found[at] for at in range(len(units))]
 
     def _cut(self) -> Any:
         return asdict(self.config.reading)

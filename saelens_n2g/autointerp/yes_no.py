@@ -20,8 +20,8 @@ from saelens_n2g.autointerp.detection import answers, highlighted
 from saelens_n2g.autointerp.excerpts import Evidence, distinct
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure
-from saelens_n2g.autointerp.scorers import ASKING, Scored
-from saelens_n2g.autointerp.simulators import Options, only
+from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.scorers import SCORERS, Scored
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, described, marked
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.messages import Reply
@@ -156,5 +156,5 @@ def _maker(name: str, options: Options, asker: Asker) -> YesNo:
     return YesNo(name, asker)
 
 
-ASKING.register("detection", lambda options, asker: _maker("detection", options, asker))
-ASKING.register("fuzzing", lambda options, asker: _maker("fuzzing", options, asker))
+SCORERS.register_asking("detection", lambda options, asker: _maker("detection", options, asker))
+SCORERS.register_asking("fuzzing", lambda options, asker: _maker("fuzzing", options, asker))

@@ -133,7 +133,7 @@ class HttpClient:
             for index, request in queue:
                 if given_up is None:
                     trouble = await self._ask(session, request, unknown)
-                    reply = trouble.failure if isinstance(trouble, Trouble) else trouble
+                    reply = replace(trouble.failure, fatal=trouble.fatal) if isinstance(trouble, Trouble) else trouble
                     given_up = given_up or (trouble if isinstance(trouble, Trouble) and trouble.fatal else None)
                 else:
                     reply = Failure("cancelled", f"not asked after: {given_up.failure.detail}", True)

@@ -218,6 +218,8 @@ class Failure:
     """One line for people."""
     retryable: bool
     """Whether the same request may be answered at another time."""
+    fatal: bool = False
+    """Whether every other request would fail likewise: it is the key, the account or the model."""
 
 
 Reply = Answer | Failure
@@ -244,7 +246,7 @@ def failure_of(value: Any) -> Failure:
     """The failure of which `value` is `dataclasses.asdict`. Raises as `answer_of` does."""
     if value["status"] not in get_args(Status):
         raise ValueError(f"status {value['status']!r}")
-    return Failure(value["status"], str(value["detail"]), bool(value["retryable"]))
+    return Failure(value["status"], str(value["detail"]), bool(value["retryable"]), bool(value.get("fatal", False)))
 
 
 def _tokens(pairs: Sequence[Any]) -> tuple[TokenLogprob, ...]:
