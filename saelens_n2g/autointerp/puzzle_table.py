@@ -1,6 +1,6 @@
 """The puzzles as tables: tables of counts, simulators as readers, explainers as writers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.controls import CONTROLS
@@ -21,6 +21,7 @@ from saelens_n2g.autointerp.registry import Options
 from saelens_n2g.autointerp.simulators import SIMULATORS, Simulator
 from saelens_n2g.comparison.table import estimate, number, percent
 from saelens_n2g.markdown import grid
+from saelens_n2g.progress import Tick
 from saelens_n2g.scoring import summarise
 
 COUNTS = ("table", "backoff")
@@ -40,17 +41,26 @@ def markdown(
     explainers: Sequence[str],
     options: Mapping[str, Options],
     asker: Asker | None = None,
+    tick: Tick = lambda _done, _total: None,
 ) -> str:
-    """Every table. Raises `InputError` for names that are none, or that ask where there is nobody to ask."""
+    """Every table; `tick` is told how many puzzles were read or written. Raises `InputError` for names that are none,
+    or that ask where there is nobody to ask."""
     readers = [SIMULATORS.make(name, options.get(name), asker) for name in simulators]
+    writers = [EXPLAINERS.make(name, options.get(name), asker) for name in explainers] if readers else []
+    done, total = 0, len(puzzles) * len(readers) * (1 + len(writers))
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        tick(done, total)
+
     parts = [f"**{len(puzzles)} puzzles**", _counts(puzzles)]
-    reads = {one.name: score_reader(one, puzzles) for one in readers}
+    reads = {one.name: score_reader(one, puzzles, tick=one_more) for one in readers}
     if reads:
         parts += ["**Readers**", _readers(reads)]
         parts += [f"**{name}**, by kind" + "\n\n" + _kinds(found) for name, found in reads.items() if _known(found)]
-    if explainers and readers:
-        writers = [EXPLAINERS.make(name, options.get(name), asker) for name in explainers]
-        rows = [_writer(writer, reader, puzzles) for writer in writers for reader in readers]
+    if writers:
+        rows = [_writer(writer, reader, puzzles, one_more) for writer in writers for reader in readers]
         parts += ["**Writers**", grid(("Writer", "Reader", "Own sentence", "True explanation", "Choice"), rows, 2)]
     parts.append("\n".join(f"- {note}" for note in NOTES))
     return "\n\n".join(parts) + "\n"
@@ -103,8 +113,11 @@ def _kinds(found: Sequence[Read]) -> str:
     return grid(("Kind", "Puzzles", "Correlation", "Choice"), rows)
 
 
-def _writer(explainer: Explainer, reader: Simulator, puzzles: Sequence[Puzzle]) -> list[str]:
-    own = [written_by(explainer, reader, puzzle) for puzzle in puzzles]
+def _writer(explainer: Explainer, reader: Simulator, puzzles: Sequence[Puzzle], tick: Callable[[], None]) -> list[str]:
+    own = []
+    for puzzle in puzzles:
+        own.append(written_by(explainer, reader, puzzle))
+        tick()
     true = [_value(read_by(reader, puzzle.explanation, puzzle.sentences)) for puzzle in puzzles]
     chosen: list[float | None] = []
     for puzzle, found in zip(puzzles, own, strict=True):

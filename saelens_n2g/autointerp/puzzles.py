@@ -195,8 +195,11 @@ class Read:
         return None if found is None or isinstance(found, Failure) else found[metric]
 
 
-def score_reader(simulator: Simulator, puzzles: Sequence[Puzzle], seed: int = 0) -> list[Read]:
-    """A simulator on every puzzle. It reads each puzzle's explanations, and those of all others on its sentences."""
+def score_reader(
+    simulator: Simulator, puzzles: Sequence[Puzzle], seed: int = 0, tick: Callable[[], None] = lambda: None
+) -> list[Read]:
+    """A simulator on every puzzle, after each of which `tick` is called. It reads each puzzle's explanations, and those
+    of all others on its sentences."""
     order = cycle(len(puzzles), [seed, 7])
     found = []
     for place, puzzle in enumerate(puzzles):
@@ -213,6 +216,7 @@ def score_reader(simulator: Simulator, puzzles: Sequence[Puzzle], seed: int = 0)
         scores |= {f"false {i}": one for i, one in enumerate(false, 1)}
         others = [one for at, one in enumerate(every) if at != place]
         found.append(Read(puzzle.name, puzzle.kind, scores, _best(every[place], false), _rank(every[place], others)))
+        tick()
     return found
 
 

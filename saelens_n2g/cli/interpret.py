@@ -1,32 +1,18 @@
 """The commands that explain in words: explain, simulate, score, and the puzzles that test who does."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from saelens_n2g.cli.app import app
-from saelens_n2g.cli.options import Out, example, shared
+from saelens_n2g.cli.options import ASKED, Out, example, shared
 from saelens_n2g.errors import InputError
 
 Option = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME.KEY=VALUE, an option of an explainer or simulator; may be repeated."),
-]
-Client = Annotated[
-    str | None, typer.Option("--client", help="Language model that is asked: http, huggingface or replay.")
-]
-ClientModel = Annotated[
-    str | None, typer.Option("--client-model", help="Its name; embedded, a folder or a hub name for huggingface.")
-]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of a server with OpenAI's interface.")]
-KeyEnv = Annotated[str | None, typer.Option("--key-env", help="Environment variable that has the server's key.")]
-Cache = Annotated[
-    str | None, typer.Option("--cache", help="Folder of its answers; interpret keeps them in OUT/answers.")
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--client-option", help="KEY=VALUE, a further setting of the client (docs/clients.md)."),
 ]
 
 
@@ -37,7 +23,7 @@ Setting = Annotated[
         "interpret runs/demo runs/study --simulators graph,table --units 8 --calibration linear --out runs/words",
     )
 )
-@shared("seed")
+@shared("seed", *ASKED)
 def interpret(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished comparisons, studies or imports.")],
     out: Out = Path("runs/words"),
@@ -65,12 +51,6 @@ def interpret(
     tolerated: Annotated[float, typer.Option(help="Share of a unit's excerpts that a simulator may fail on.")] = 0.0,
     option: Option = None,
     scorers: Annotated[str, typer.Option(help="What a client is asked of whole excerpts: detection, fuzzing.")] = "",
-    client: Client = None,
-    client_model: ClientModel = None,
-    base_url: BaseUrl = None,
-    key_env: KeyEnv = None,
-    cache: Cache = None,
-    client_option: Setting = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, tokens and cost; ask nothing.")
     ] = False,
@@ -87,13 +67,12 @@ def interpret(
     options |= {"explainers": explainers, "simulators": simulators, "units": units, "excerpts": excerpts}
     options |= {"calibration": calibration, "tolerated": tolerated, "option": option or ()}
     options |= {"scorers": scorers, "dry_run": dry_run, "price": _price(price_in, price_out)}
-    options["client"] = _client(
-        client, client_option, model=client_model, base_url=base_url, key_env=key_env, cache=cache
-    )
+    options["client"] = _client({name: options.pop(name) for name in ASKED})
     print(command.interpret(runs, out, reporter, **options), end="")
 
 
 @app.command(epilog=example("puzzles", "puzzles --file puzzles.json --simulators embedding"))
+@shared(*ASKED)
 def puzzles(
     file: Annotated[
         Path | None, typer.Option(help="Puzzles of your own, in our format or that of OpenAI's puzzles.json.")
@@ -102,20 +81,16 @@ def puzzles(
     explainers: Annotated[str, typer.Option(help="Who is tested as writer of sentences, comma-separated.")] = "",
     option: Option = None,
     kinds: Annotated[str, typer.Option(help="Kinds of puzzles, comma-separated; all where not given.")] = "",
-    client: Client = None,
-    client_model: ClientModel = None,
-    base_url: BaseUrl = None,
-    key_env: KeyEnv = None,
-    cache: Cache = None,
-    client_option: Setting = None,
+    *,
+    reporter: Any,
+    **asked: Any,
 ) -> None:
     """Units that were made up, with the true explanation and false ones: do simulators tell them apart, do explainers
     find them? Tables of counts beside."""
     from saelens_n2g.commands import interpret as command
 
-    asked = _client(client, client_option, model=client_model, base_url=base_url, key_env=key_env, cache=cache)
     options: dict[str, Any] = {"simulators": simulators, "explainers": explainers, "option": option or ()}
-    print(command.puzzles(file, **options, client=asked, kinds=kinds), end="")
+    print(command.puzzles(file, reporter, **options, client=_client(asked), kinds=kinds), end="")
 
 
 def _price(of_in: float | None, of_out: float | None) -> tuple[float, float] | None:
@@ -127,10 +102,13 @@ def _price(of_in: float | None, of_out: float | None) -> tuple[float, float] | N
     return of_in, of_out
 
 
-def _client(kind: str | None, further: list[str] | None, **named: str | None) -> dict[str, str] | None:
-    """Settings of the client as texts; None where none is named. Raises `InputError` for settings without a client."""
-    given = {name: value for name, value in named.items() if value is not None}
-    for text in further or ():
+def _client(asked: Mapping[str, Any]) -> dict[str, str] | None:
+    """Settings of the client as texts, out of the options `ASKED`; None where none is named. Raises `InputError` for
+    settings without a client."""
+    kind, *named = (asked[name] for name in ASKED if name != "client_option")
+    names = ("model", "base_url", "key_env", "cache")
+    given = {name: value for name, value in zip(names, named, strict=True) if value is not None}
+    for text in asked["client_option"] or ():
         name, equals, value = text.partition("=")
         if not (equals and name):
             raise InputError(f"client option {text!r}", "KEY=VALUE", repr(text))

@@ -105,11 +105,37 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "bos": (Annotated[str, typer.Option(help="auto (the tokenizer's), none, or an id.")], "auto"),
     "revision": (Revision, None),
     "seed": (Annotated[int, typer.Option(help="For everything that is drawn at random.")], 0),
+    "client": (
+        Annotated[str | None, typer.Option(help="Language model that is asked: http, huggingface, llamacpp, replay.")],
+        None,
+    ),
+    "client_model": (
+        Annotated[
+            str | None,
+            typer.Option(help="Its name: embedded, a folder or a hub name for huggingface, a .gguf file for llamacpp."),
+        ],
+        None,
+    ),
+    "base_url": (Annotated[str | None, typer.Option(help="Address of a server with OpenAI's interface.")], None),
+    "key_env": (Annotated[str | None, typer.Option(help="Environment variable that has the server's key.")], None),
+    "cache": (
+        Annotated[str | None, typer.Option(help="Folder of its answers; interpret keeps them in OUT/answers.")],
+        None,
+    ),
+    "client_option": (
+        Annotated[
+            list[str] | None,
+            typer.Option(help="KEY=VALUE, a further setting of the client (docs/clients.md); may be repeated."),
+        ],
+        None,
+    ),
     "estimate": (Annotated[bool, typer.Option("--estimate", help="Say what it will cost, and stop.")], False),
 }
 """Declaration and usual default of every option that more than one command has."""
 RUN = ("model", "corpus", "tokens", "width", "device", "dtype", "bos", "revision", "seed")
 """What decides the model and the text, and chance."""
+ASKED = ("client", "client_model", "base_url", "key_env", "cache", "client_option")
+"""Which language model is asked, and how."""
 TRAINING = ("stream", "architecture", "option", "lr", "batch", "clip", "precision", "wandb")
 """How dictionaries are trained."""
 

@@ -67,6 +67,7 @@ def interpret(
 
 def puzzles(
     file: Path | None,
+    reporter: Reporter,
     *,
     simulators: str,
     explainers: str,
@@ -89,7 +90,8 @@ def puzzles(
     some = [one for one in load_puzzles(file) if not wanted or one.kind in wanted]
     if not some:
         raise InputError("kinds of puzzles", "some that there are", kinds)
-    return markdown(some, names_of(simulators), names_of(explainers), options_of(option), asker)
+    with reporter.stage("puzzles", "puzzles") as tick:
+        return markdown(some, names_of(simulators), names_of(explainers), options_of(option), asker, tick)
 
 
 def client_config(given: Mapping[str, str] | None) -> "ClientConfig | None":
