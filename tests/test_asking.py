@@ -507,14 +507,21 @@ def test_counterexamples_are_drawn_from_what_the_first_sentence_was_not_of():
 def test_proposed_sentences_are_run_through_the_subject():
     ran = []
 
-    def activate(_, texts):
-        ran.extend(texts)
-        return [Shot((text,), np.array([0.7])) for text in texts]
+    class Subject:
+        def missing(self, evidence):
+            return "" if evidence.layer == 1 else "no such layer"
+
+        def run(self, _, texts):
+            ran.extend(texts)
+            return [Shot((text,), np.array([0.7])) for text in texts]
 
     client = asker(
-        lambda r: "It rains.\n\nIt snows.\nToo many." if "short sentences" in r.messages[0].text else "water."
+        lambda r: "1. It rains.\n\n- It snows.\nToo many." if "short sentences" in r.messages[0].text else "water."
     )
-    revised = replace(EXPLAINERS.make("revised", {"texts": 2}, client), activate=activate)
+    made = EXPLAINERS.make("revised", {"texts": 2, "counterexamples": "proposed"}, client)
+    with pytest.raises(InputError, match="the runs whose subject reads them"):
+        revise(made, unit(), Explained("rain"))
+    revised = replace(made, subject=Subject())
     found = revise(revised, unit(), Explained("rain"))
     assert ran == ["It rains.", "It snows."]
     assert found.text == "water"
@@ -523,6 +530,12 @@ def test_proposed_sentences_are_run_through_the_subject():
     assert revised.settings["counterexamples"] == "proposed"
     lost = revise(replace(revised, asker=asker(lambda _: NOWHERE)), unit(), Explained("rain"))
     assert (lost.status, lost.reason) == ("failed", "timeout: too slow")
+    n = len(client.client.asked)
+    elsewhere = revise(revised, replace(unit(), layer=2), Explained("rain"))
+    assert (elsewhere.status, elsewhere.reason) == ("silent", "no such layer")
+    assert len(client.client.asked) == n
+    with pytest.raises(InputError, match="random or proposed"):
+        EXPLAINERS.make("revised", {"counterexamples": "wild"}, client)
 
 
 def test_what_cannot_be_revised_says_why():

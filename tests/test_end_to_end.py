@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from saelens_n2g.activations import Harvest
 from saelens_n2g.autointerp.config import InterpretConfig
+from saelens_n2g.autointerp.reading import Reading, units_of
 from saelens_n2g.autointerp.results import Way
 from saelens_n2g.autointerp.run import run_interpretation
+from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.causal.effects import final_streams
 from saelens_n2g.comparison import page, run, workspace
 from saelens_n2g.comparison.config import METHOD, RunConfig, SubjectConfig, TextConfig
@@ -635,3 +637,19 @@ def test_units_of_a_real_run_are_explained_in_words_and_scored_as_by_hand(done, 
     assert scored >= 10
     assert {one.status for one in plain.sentences["templated"]} <= {"explained", "silent"}
     assert sum(one.text is not None for one in plain.sentences["templated"]) >= 10
+
+
+def test_new_texts_are_run_through_the_units_of_a_real_run(done):
+    subjects, seen = Subjects([done.folder]), 0
+    for found in units_of(done.folder):
+        unit = found.load(Reading())
+        if found.basis in ("random", "pca", "ica"):
+            assert f"keeps no directions of basis {found.basis}" in subjects.missing(unit)
+            continue
+        assert subjects.missing(unit) == ""
+        for one in unit.of("fit")[:2]:
+            (shot,) = subjects.run(unit, ["".join(one.strings)])
+            if len(shot.strings) == len(one.strings):  # spelled apart again as it was
+                np.testing.assert_allclose(shot.activations, one.activations, rtol=1e-4, atol=2e-5)
+                seen += 1
+    assert seen >= 6

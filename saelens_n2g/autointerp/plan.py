@@ -16,6 +16,7 @@ from typing import NamedTuple
 from saelens_n2g.autointerp.asking import PROMPTS, Asker
 from saelens_n2g.autointerp.config import InterpretConfig
 from saelens_n2g.autointerp.run import ANSWERS, groups_of
+from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.autointerp.work import Work
 from saelens_n2g.clients.base import Capabilities, Client
 from saelens_n2g.clients.cache import Cached
@@ -57,7 +58,7 @@ def plan_interpretation(
     with tempfile.TemporaryDirectory() as spare:
         asker = _asker(config, folder, client, Path(spare))
         groups = groups_of(runs, config)
-        work = Work(config, folder, asker)
+        work = Work(config, folder, asker, Subjects(runs))
         for group in groups:
             work.group([found.load(config.reading) for found in group], lambda: None)
         return Plan(asker.plan(price), asker.total(price), sum(map(len, groups)))

@@ -2,12 +2,13 @@
 
 After the revision step of Bills et al. 2023, whose code was not published. Counterexamples are, by default, activating
 excerpts of the fit text drawn at random from those that the first sentence was not written from; or, where the subject
-can be run, sentences that the model proposes from the first sentence, with what the unit does on them (`proposed`). Of
-test texts it sees nothing. The first explainer has to be among those of the run, so that both sentences, and the scores
-of both on the same excerpts, are kept beside each other.
+can be run (`subjects`), sentences that the model proposes from the first sentence, with what the unit does on them
+(`proposed`). Of test texts it sees nothing. The first explainer has to be among those of the run, so that both
+sentences, and the scores of both on the same excerpts, are kept beside each other.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.subjects import Runnable
 from saelens_n2g.autointerp.token_activation import evidence_text, shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, described
 from saelens_n2g.clients.messages import Failure, Reply
@@ -40,29 +42,33 @@ PROPOSAL = (
     "front, that would show where the description is wrong: half of them with what it says, in unusual surroundings, "
     "half with what is close to it and yet another thing. Write nothing else."
 )
-Activate = Callable[[Evidence, Sequence[str]], Sequence[Shot]]
-"""Runs texts through the subject: their tokens, and the unit's activations as shares of its maximum."""
+KINDS = ("random", "proposed")
+"""Where counterexamples come from."""
 
 
 @dataclass(frozen=True)
 class Revised:
-    """See the top of this file. `texts`: counterexamples at most; `activate`: runs the subject, None draws excerpts."""
+    """See the top of this file. `texts`: counterexamples at most; `counterexamples`: one of `KINDS`; `subject`: runs
+    those that are proposed."""
 
     asker: Asker
     first: Explainer
     texts: int = 5
     width: int = 64
     seed: int = 0
-    activate: Activate | None = None
+    counterexamples: str = "random"
+    subject: Runnable | None = None
     name: str = "revised"
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.texts < 1 or self.width < 1:
             raise InputError(self.name, "at least one text, of one token", f"{self.texts}, {self.width}")
+        if self.counterexamples not in KINDS:
+            raise InputError(f"counterexamples of {self.name}", " or ".join(KINDS), repr(self.counterexamples))
         given = {
             "first": {self.first.name: dict(self.first.settings)},
-            "counterexamples": "random" if self.activate is None else "proposed",
+            "counterexamples": self.counterexamples,
             **{"texts": self.texts, "width": self.width, "seed": self.seed, "prompt": VERSION},
         }
         object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
@@ -89,39 +95,53 @@ class Revised:
         if before.text is None:
             return Explained(None, before.status, f"before revision: {before.reason}")
         if shown.failure:
-            return Explained(None, FAILED, shown.failure, shown.costs)
+            return Explained(None, shown.status, shown.failure, shown.costs)
         if not shown.shots:
             return Explained(None, SILENT, "no activating excerpt beside those of the first sentence", shown.costs)
         return talk_of(before.text, shown.shots)
 
     def _counterexamples(self, several: Sequence[Evidence], before: Sequence[Explained]) -> list["_Shown"]:
-        """Texts with activations for each unit."""
-        if self.activate is None:
+        """Texts with activations for each unit. Raises `InputError` where there is no subject to run them through."""
+        if self.counterexamples == "random":
             known = int(self.first.settings.get("excerpts", 0))
             return [_Shown(drawn(one, known, self.texts, self.width, self.seed)) for one in several]
-        likely = "\n".join(["The old harbour lay quiet before the storm came in."] * self.texts)
-        system = PROPOSAL.format(n=self.texts)
-        talks = [Talk(system, (), f"Description: {described(b.text or '')}", "Sentences:") for b in before]
-        asked = [
-            Question(talk.request(self.asker.able, max_tokens=40 * self.texts), likely)
-            for talk, b in zip(talks, before, strict=True)
-            if b.text is not None
-        ]
-        told = iter(self.asker.ask_each(asked))
+        if self.subject is None:
+            raise InputError(f"{self.name} by proposed texts", "the runs whose subject reads them", "none")
+        missing = [self.subject.missing(one) for one in several]
+        able = [at for at, why_not in enumerate(missing) if not why_not and before[at].text is not None]
+        told = dict(zip(able, self.asker.ask_each([self._proposal(before[at].text or "") for at in able]), strict=True))
         return [
-            _Shown([]) if b.text is None else self._run(one, *next(told))
-            for one, b in zip(several, before, strict=True)
+            self._run(self.subject, one, *told[at]) if at in told else _Shown([], failure=missing[at], status=SILENT)
+            for at, one in enumerate(several)
         ]
 
-    def _run(self, evidence: Evidence, reply: Reply, costs: Costs) -> "_Shown":
-        """The proposed texts, with what the unit does on them."""
-        assert self.activate is not None
+    def _proposal(self, before: str) -> Question:
+        """Asks for texts."""
+        talk = Talk(PROPOSAL.format(n=self.texts), (), f"Description: {described(before)}", "Sentences:")
+        likely = "\n".join(["The old harbour lay quiet before the storm came in."] * self.texts)
+        request = talk.request(self.asker.able, max_tokens=40 * self.texts)
+        return Question(replace(request, stop=()), likely)  # several lines are wanted, where a text is continued too
+
+    def _run(self, subject: Runnable, evidence: Evidence, reply: Reply, costs: Costs) -> "_Shown":
+        """The proposed texts, with what the unit does on them; in a dry run they are not run."""
         if isinstance(reply, Failure):
             return _Shown([], costs, why(reply))
-        lines = [line.strip() for line in reply.text.splitlines() if any(map(str.isalnum, line))][: self.texts]
+        lines = [bare for line in reply.text.splitlines() if (bare := _bare(line))][: self.texts]
         if not lines:
             return _Shown([], costs, "empty: no sentence was proposed")
-        return _Shown(list(self.activate(evidence, lines)), costs)
+        if self.asker.dry:
+            return _Shown([Shot(tuple(line.split()), np.zeros(len(line.split()))) for line in lines], costs)
+        return _Shown([_cut(shot, self.width) for shot in subject.run(evidence, lines)], costs)
+
+
+def _bare(line: str) -> str:
+    """A proposed sentence without the number or dash that models put in front of it; empty if nothing is said."""
+    found = re.sub(r"^\s*(?:\d{1,2}[.):]|[-*•])\s+", "", line).strip()
+    return found if any(map(str.isalnum, found)) else ""
+
+
+def _cut(shot: Shot, width: int) -> Shot:
+    return Shot(shot.strings[:width], shot.activations[:width])
 
 
 class _Shown(NamedTuple):
@@ -131,6 +151,8 @@ class _Shown(NamedTuple):
     costs: Costs = MappingProxyType({})
     failure: str = ""
     """Why there are none."""
+    status: str = FAILED
+    """Of a unit without any."""
 
 
 def drawn(evidence: Evidence, known: int, texts: int, width: int, seed: int) -> list[Shot]:
@@ -152,12 +174,13 @@ def _asked(description: str, shots: Sequence[Shot]) -> str:
 
 
 def _make(options: Options, asker: Asker) -> Revised:
-    only("explainer revised", options, ["first", "texts", "width", "seed"])
+    only("explainer revised", options, ["first", "texts", "width", "seed", "counterexamples"])
     first = str(options.get("first", FIRST))
     if first == "revised":
         raise InputError("option first of explainer revised", "another explainer", "revised")
     texts, width, seed = (int(options.get(name, value)) for name, value in (("texts", 5), ("width", 64), ("seed", 0)))
-    return Revised(asker, EXPLAINERS.make(first, None, asker), texts, width, seed)
+    counterexamples = str(options.get("counterexamples", KINDS[0]))
+    return Revised(asker, EXPLAINERS.make(first, None, asker), texts, width, seed, counterexamples)
 
 
 EXPLAINERS.register_asking("revised", _make)

@@ -17,6 +17,7 @@ from saelens_n2g.autointerp.asking import PROMPTS, Asker
 from saelens_n2g.autointerp.config import InterpretConfig
 from saelens_n2g.autointerp.reading import Found, units_of
 from saelens_n2g.autointerp.results import Interpretation
+from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.autointerp.work import Work
 from saelens_n2g.clients.base import Client
 from saelens_n2g.clients.cache import Cached
@@ -40,7 +41,7 @@ def run_interpretation(
     """
     groups = groups_of(runs, config)
     asker = asker_of(config, folder, client)
-    work = Work(config, folder, asker)
+    work = Work(config, folder, asker, Subjects(runs))
     total, ended = work.steps(sum(len(group) for group in groups)), 0
     with reporter.stage("interpret", "sentences and scores") as tick:
 

@@ -17,6 +17,7 @@ from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, o
 from saelens_n2g.autointerp.results import SCORED, Interpretation, Outcome, Sentence, Way, outcome_from, summed
 from saelens_n2g.autointerp.revision import Revised
 from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
+from saelens_n2g.autointerp.subjects import Runnable
 from saelens_n2g.autointerp.told import Telling
 from saelens_n2g.errors import InputError, UnitError
 from saelens_n2g.jobs.artefacts import fingerprint, write_json
@@ -41,8 +42,11 @@ class Work:
     Raises `InputError` for explainers, simulators and scorers that cannot be.
     """
 
-    def __init__(self, config: InterpretConfig, folder: Path, asker: Asker | None = None) -> None:
-        self.config, self.folder = config, folder
+    def __init__(
+        self, config: InterpretConfig, folder: Path, asker: Asker | None = None, subject: Runnable | None = None
+    ) -> None:
+        """subject: runs units on texts that a model proposes."""
+        self.config, self.folder, self.subject = config, folder, subject
         self.dry = asker is not None and asker.dry
         own = [name for name in config.simulators if name in predictors()]
         self.readers: dict[str, Simulator] = {
@@ -111,7 +115,7 @@ class Work:
         if first is None:
             expected = f"its first explainer {writer.first.name} beside it, for the scores before"
             raise InputError("explainer 'revised'", expected, ", ".join(self.writers))
-        return replace(writer, first=first)
+        return replace(writer, first=first, subject=self.subject)
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
