@@ -1,5 +1,6 @@
 """Sentences and who reads them: templates of graphs and tables, the reader of quotes, the embedding simulator."""
 
+import importlib.machinery
 import re
 import sys
 import types
@@ -10,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_autointerp import excerpt, unit
 
-from saelens_n2g.autointerp import phrases
+from saelens_n2g.autointerp import encoders, phrases
 from saelens_n2g.autointerp.controls import NEUTRAL
-from saelens_n2g.autointerp.embedding import Embedding, words_of
+from saelens_n2g.autointerp.detection import Answers
+from saelens_n2g.autointerp.embedding import Embedding, Likeness, words_of
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer
+from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.phrases import Clause, Item, item, quoted, read, sentence
 from saelens_n2g.autointerp.predictors import Failure, Predicted
+from saelens_n2g.autointerp.scorers import SCORERS
 from saelens_n2g.autointerp.simulators import SIMULATORS, SentencePredictor, Simulator, checked, hidden
 from saelens_n2g.autointerp.templated import from_graph
 from saelens_n2g.errors import InputError
@@ -277,32 +281,62 @@ def test_words_are_whole_and_shared_by_their_tokens():
 def test_a_word_is_predicted_by_its_cosine_with_the_sentence_and_asked_once():
     encoder = Letters()
     one = excerpt([0.0] * 4, ids=[0, 1, 2, 3], strings=["ab", " ab", " cc", " --"])
-    (found,) = Embedding(encoder, {"model": "letters"}).simulate("a", [one]).predictions
+    (found,) = Embedding(encoder, "letters").simulate("a", [one]).predictions
     assert found == pytest.approx([1 / np.sqrt(2), 1 / np.sqrt(2), 0.0, 0.0])
     assert encoder.asked == ["a", "ab", "cc", "--"]
 
 
 def test_without_sentence_transformers_the_embedding_simulator_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(InputError, match="pip install sentence-transformers"):
-        SIMULATORS.make("embedding", {"model": "x"})
+    for kind in (SIMULATORS, SCORERS):
+        with pytest.raises(InputError, match="pip install sentence-transformers"):
+            kind.make("embedding", {"model": "x"})
 
 
-def test_sentence_transformers_is_asked_for_arrays(monkeypatch):
+@pytest.fixture
+def installed(monkeypatch):
+    """The package, with one model `x` that gives each text a vector of its own."""
+    loaded = []
+
     class Model:
         def __init__(self, name) -> None:
-            assert name == "x"
+            if name != "x":
+                raise OSError(f"no {name}")
+            loaded.append(name)
 
         def encode(self, texts, show_progress_bar):
             assert not show_progress_bar
             return np.eye(len(texts), dtype=np.float32)
 
     fake = types.ModuleType("sentence_transformers")
-    fake.SentenceTransformer = Model
+    fake.SentenceTransformer, fake.__spec__ = Model, importlib.machinery.ModuleSpec("sentence_transformers", None)
     monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
+    encoders._loaded.cache_clear()
+    yield loaded
+    encoders._loaded.cache_clear()
+
+
+def test_sentence_transformers_is_asked_for_arrays_and_loaded_once_at_the_first_text(installed):
     simulator = SIMULATORS.make("embedding", {"model": "x"})
     assert simulator.settings == {"model": "x", "version": 1}
+    assert installed == []
     assert simulator.simulate("y", [excerpt([0.0, 0.0])]).predictions[0].tolist() == [0.0, 0.0]
+    SCORERS.make("embedding", {"model": "x"}).score("y", unit([excerpt([0.9])]), Rules())
+    assert installed == ["x"]
+    with pytest.raises(InputError, match="a model of sentence-transformers, found no z"):
+        SIMULATORS.make("embedding", {"model": "z"}).simulate("y", [excerpt([0.0, 0.0])])
+
+
+def test_excerpts_that_mean_what_the_sentence_says_are_told_by_their_cosine():
+    def one(place, fires, word):
+        return excerpt([0.9 if fires else 0.1, 0.0], place, strings=[word, " q"], ids=[2 * place, 2 * place + 1])
+
+    some = [one(0, True, "ab"), one(1, True, "ccc"), one(2, False, "ba"), one(3, False, "xyz")]
+    scorer = Likeness(Letters(), "letters")
+    found = scorer.score("abab", unit(some), Rules())
+    # ab ties with ba, which does not fire: half a win; it wins over xyz; ccc ties with xyz and loses to ba.
+    assert found.answers == Answers(None, None, (0.5 + 1 + 0.5 + 0) / 4, 2, 2)
+    assert scorer.score("abab", unit([]), Rules()) == Failure("no excerpt to score on", again=False)
 
 
 def test_the_neutral_sentence_quotes_nothing():

@@ -1,54 +1,69 @@
-"""The simulator `embedding`: how much a word means what the sentence means, by a sentence encoder.
+"""The simulator and the scorer `embedding`: how much a text means what the sentence means, by a sentence encoder.
 
-Each token is read in its word (the token with its neighbours up to the next space), and predicted by the cosine of the
-word's embedding and the sentence's, at least 0. It knows nothing of contexts, negation or spelling: on puzzles it tells
-topics apart and fails elsewhere (docs/autointerp.md). The encoder is any model of sentence-transformers, an optional
-package; nothing is fetched unless it is not on the machine.
+Simulator: each token is read in its word (the token with its neighbours up to the next space), and predicted by the
+cosine of the word's embedding and the sentence's, at least 0. Scorer: whole excerpts by their cosine with the sentence,
+those that fire against those that do not, as AUC (after the embedding scorer of Paulo et al. 2024, arXiv 2410.13928);
+a cosine has no threshold of its own, so there is no accuracy. Both know nothing of contexts, negation or spelling: on
+puzzles they tell topics apart and fail elsewhere (docs/autointerp.md).
 """
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
-from saelens_n2g.autointerp.excerpts import Excerpt
-from saelens_n2g.autointerp.predictors import Predicted
-from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.detection import answers
+from saelens_n2g.autointerp.encoders import Encoder, cosines, encoder_of
+from saelens_n2g.autointerp.excerpts import Evidence, Excerpt, distinct
+from saelens_n2g.autointerp.judge import Rules
+from saelens_n2g.autointerp.predictors import Failure, Predicted
+from saelens_n2g.autointerp.registry import Options
+from saelens_n2g.autointerp.scorers import SCORERS, Scored
 from saelens_n2g.autointerp.simulators import SIMULATORS
-from saelens_n2g.errors import InputError
+from saelens_n2g.scoring import firing
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What makes vectors of texts."""
-
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-        """One vector for each text, of any length above 0."""
-        ...
+VERSION = 1
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """See the top of this file."""
+    """The simulator; see the top of this file."""
 
     encoder: Encoder
-    settings: Options
+    model: str
     name: str = "embedding"
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", {"model": self.model, "version": VERSION})
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""
         words = [words_of(e.strings) for e in excerpts]
-        distinct = list(dict.fromkeys(word for several in words for word in several))
-        vectors = self.encoder.encode([explanation, *distinct])
-        lengths = np.linalg.norm(vectors, axis=1)
-        cosines = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], np.finfo(float).tiny)
-        known = dict(zip(distinct, np.maximum(cosines, 0.0).tolist(), strict=True))
-        return Predicted([np.array([known[word] for word in several]) for several in words])
+        found = np.maximum(cosines(self.encoder, explanation, [word for several in words for word in several]), 0.0)
+        return Predicted(np.split(found, np.cumsum([len(several) for several in words])[:-1]))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """The scorer; see the top of this file."""
+
+    encoder: Encoder
+    model: str
+    name: str = "embedding"
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", {"model": self.model, "version": VERSION})
+
+    def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:  # noqa: ARG002  (protocol)
+        """See `scorers.Scorer.score`."""
+        excerpts = distinct(evidence.of("test"))
+        if not excerpts:
+            return Failure("no excerpt to score on", again=False)
+        true = np.array([bool(firing(e.activations, evidence.threshold).any()) for e in excerpts])
+        values = cosines(self.encoder, explanation, ["".join(e.strings) for e in excerpts])
+        return Scored(answers(true, values, 0.5)._replace(balanced_accuracy=None, f1=None), {})
 
 
 def words_of(strings: Sequence[str]) -> list[str]:
@@ -61,25 +76,15 @@ def words_of(strings: Sequence[str]) -> list[str]:
     return out
 
 
-def _make(options: Options) -> Embedding:
-    only("simulator embedding", options, ["model"])
-    model = str(options.get("model", MODEL))
-    try:
-        module: Any = importlib.import_module("sentence_transformers")
-    except ImportError:
-        found = "not installed: pip install sentence-transformers"
-        raise InputError("simulator embedding", "the package sentence-transformers", found) from None
-    return Embedding(_Numpy(module.SentenceTransformer(model)), {"model": model, "version": 1})
+def _simulator(options: Options) -> Embedding:
+    encoder = encoder_of("simulator embedding", options)
+    return Embedding(encoder, encoder.model)
 
 
-@dataclass(frozen=True)
-class _Numpy:
-    """A sentence-transformers model as an `Encoder`."""
-
-    model: Any
-
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-        return np.asarray(self.model.encode(list(texts), show_progress_bar=False), dtype=np.float64)
+def _scorer(options: Options) -> Likeness:
+    encoder = encoder_of("scorer embedding", options)
+    return Likeness(encoder, encoder.model)
 
 
-SIMULATORS.register("embedding", _make)
+SIMULATORS.register("embedding", _simulator)
+SCORERS.register("embedding", _scorer)

@@ -1,10 +1,27 @@
 """Answers in files of their own: where, and whether what is there is still what was asked for."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.jobs.artefacts import read_json
+from saelens_n2g.jobs.artefacts import read_json, write_json
+
+
+class Keepable(Protocol):
+    """What is kept of a unit."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of it failed; what did is tried again."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        ...
+
+
+Answered = TypeVar("Answered", bound=Keepable)
 
 
 def file_of(folder: Path, unit: Evidence) -> Path:
@@ -18,3 +35,21 @@ def known(path: Path, key: str) -> Any:
         return None
     stored = read_json(path)
     return stored["value"] if isinstance(stored, dict) and stored.get("key") == key else None
+
+
+def keep(path: Path, key: str, value: Any) -> None:
+    """Store what `known` finds."""
+    write_json(path, {"key": key, "value": value})
+
+
+def answer(
+    path: Path, key: str, read: Callable[[Any], Answered], make: Callable[[], Answered], *, store: bool
+) -> Answered:
+    """What is in its file and whole, else made now and kept there, unless told not to."""
+    stored = known(path, key)
+    if stored is not None and (found := read(stored)).whole:
+        return found
+    made = make()
+    if store:
+        keep(path, key, made.as_json())
+    return made

@@ -1,4 +1,5 @@
-"""Scorers that ask: whether a sentence tells excerpts apart, answered by a language model and not through activations.
+"""Scorers of sentences: whether one tells excerpts apart, answered by a language model or an encoder of sentences, not
+through activations.
 
 A scorer is made by name from a registry. Its answers go through the same metrics as those that are computed from
 predictions (`detection`), and beside the same controls: the sentence that says nothing, and another unit's.
@@ -26,7 +27,7 @@ class Scored(NamedTuple):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Asks whether a sentence fits."""
+    """Says whether a sentence fits."""
 
     @property
     def name(self) -> str:
@@ -44,7 +45,7 @@ class Scorer(Protocol):
         ...
 
 
-SCORERS: Registry[Scorer] = Registry("scorer", "yes_no")
+SCORERS: Registry[Scorer] = Registry("scorer", "yes_no", "embedding")
 """All of them."""
 
 

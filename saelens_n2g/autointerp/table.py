@@ -64,7 +64,7 @@ def tables(result: Interpretation) -> list[tuple[str, str]]:
         ("By basis and layer: correlation on top and random excerpts", _by_group(result, *MAIN)),
         ("By basis and layer: AUPRC on random excerpts", _by_group(result, "random", "auprc")),
         ("Further scores, top and random", grid(OTHER_HEAD, other_rows(result))),
-        ("Answered by a language model, excerpt by excerpt", _asked(result)),
+        ("Does the sentence tell excerpts apart? Asked of a language model or an encoder", _asked(result)),
         ("What became of the units", grid(("Of", "Status", "Reason", "Units"), fate_rows(result), 3)),
     ]
     if costs := result.costs():

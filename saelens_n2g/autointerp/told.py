@@ -10,12 +10,12 @@ from saelens_n2g.autointerp.config import VERSION, InterpretConfig
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import FAILED, Explained
-from saelens_n2g.autointerp.kept import file_of, known
+from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
+from saelens_n2g.autointerp.kept import answer, file_of
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.results import SCORED, Way, summed
 from saelens_n2g.autointerp.scorers import SCORERS, Asked, Scorer, asked_from
-from saelens_n2g.jobs.artefacts import fingerprint, write_json
+from saelens_n2g.jobs.artefacts import fingerprint
 from saelens_n2g.scoring import cycle
 
 
@@ -24,9 +24,11 @@ class Telling:
 
     def __init__(self, config: InterpretConfig, folder: Path, asker: Asker | None) -> None:
         self.config, self.folder = config, folder
-        self.keeps = asker is None or not asker.dry
+        self.dry = asker is not None and asker.dry
         self.scorers: dict[str, Scorer] = {
-            name: SCORERS.make(name, config.options.get(name), asker) for name in config.scorers
+            name: SCORERS.make(name, config.options.get(name), asker)
+            for name in config.scorers
+            if not self.dry or name in SCORERS.asking
         }
         ways = [Way(scorer, writer) for writer in config.explainers for scorer in self.scorers]
         self.asked: dict[Way, list[Asked]] = {way: [] for way in ways}
@@ -56,22 +58,15 @@ class Telling:
         decided = [settings, said.text, dict(controls), other]
         key = fingerprint([VERSION, way.label, unit.checksum, unit.threshold, cut, rules, decided])
         path = file_of(self.folder / "asked" / way.label.replace(" > ", "+"), unit)
-        stored = known(path, key)
-        if stored is not None:
-            found = asked_from(stored)
-            if found.whole:
-                return found
-        found = self._now(self.scorers[way.simulator], unit, said.text, controls, other)
-        if self.keeps:
-            write_json(path, {"key": key, "value": found.as_json()})
-        return found
+        scorer, text = self.scorers[way.simulator], said.text
+        return answer(path, key, asked_from, lambda: self._now(scorer, unit, text, controls, other), store=not self.dry)
 
     def _now(self, scorer: Scorer, unit: Evidence, text: str, controls: Mapping[str, str], other: str | None) -> Asked:
         """The controls of what has no score are not asked for."""
         about = (unit.name, unit.run, unit.basis, unit.layer)
         own = scorer.score(text, unit, self.config.rules)
         if isinstance(own, Failure):
-            return Asked(*about, FAILED, own.reason, None)
+            return Asked(*about, FAILED if own.again else SILENT, own.reason, None)
         beside: dict[str, Answers | str] = {}
         costs = [own.costs]
         for name, sentence in controls.items():

@@ -12,7 +12,7 @@ from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
 from saelens_n2g.autointerp.judge import Judged, judge
-from saelens_n2g.autointerp.kept import file_of, known
+from saelens_n2g.autointerp.kept import answer, file_of, keep, known
 from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
 from saelens_n2g.autointerp.results import SCORED, Interpretation, Outcome, Sentence, Way, outcome_from, summed
 from saelens_n2g.autointerp.revision import Revised
@@ -20,7 +20,7 @@ from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
 from saelens_n2g.autointerp.subjects import Runnable
 from saelens_n2g.autointerp.told import Telling
 from saelens_n2g.errors import InputError, UnitError
-from saelens_n2g.jobs.artefacts import fingerprint, write_json
+from saelens_n2g.jobs.artefacts import fingerprint
 from saelens_n2g.scoring import cycle
 
 Tick = Callable[[], None]
@@ -147,7 +147,7 @@ class Work:
         for at, one in zip(wanting, said, strict=True):
             found[at] = one
             if not self.dry:
-                write_json(paths[at], {"key": keys[at], "value": asdict(one)})
+                keep(paths[at], keys[at], asdict(one))
         return [found[at] for at in range(len(units))]
 
     def _cut(self) -> Any:
@@ -180,15 +180,10 @@ class Work:
         about = [VERSION, way.label, unit.checksum, unit.threshold, self._cut(), rules, decided, other]
         key = fingerprint(about)
         path = file_of(self.folder / "scores" / way.label.replace(" > ", "+"), unit)
-        stored = known(path, key)
-        if stored is not None:
-            found = outcome_from(stored)
-            if found.whole:
-                return found
-        found = self._scored(unit, given.predictor, controls, other)
-        if not self.dry:
-            write_json(path, {"key": key, "value": found.as_json()})
-        return found
+        predictor = given.predictor
+        return answer(
+            path, key, outcome_from, lambda: self._scored(unit, predictor, controls, other), store=not self.dry
+        )
 
     def _scored(
         self, unit: Evidence, predictor: Predictor, controls: Mapping[str, Given], other: str | None

@@ -67,7 +67,7 @@ class YesNo:
         """See `Scorer.score`."""
         items = self.items(evidence, rules.seed)
         if not items:
-            return Failure("no excerpt to score on")
+            return Failure("no excerpt to score on", again=False)
         replies, costs = self.asker.ask([self.question(explanation, item) for item in items])
         found = [yes(reply, self.asker.able.logprobs) for reply in replies]
         failed = Counter(one.reason for one in found if isinstance(one, Failure))
