@@ -34,6 +34,10 @@ from saelens_n2g.clients.messages import Answer, PromptSlot, TokenLogprob, Usage
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Silent
+from saelens_n2g.store.collect import collect
+from saelens_n2g.store.reader import Store
+from saelens_n2g.store.words import tell
+from saelens_n2g.store.writer import Writer
 
 EMPTY = '{"choices": [{"text": "", "message": {"content": ""}, "finish_reason": "stop"}]}'
 
@@ -118,8 +122,21 @@ def test_every_way_and_scorer_is_there_beside_controls_and_costs(demo, tmp_path,
     assert all(a.text != b.text and a.text and b.text for a, b in zip(before, after, strict=True))
     assert found.settings["all-at-once"]["scale"] == 9
     assert Interpretation.load(tmp_path / "o/report/results.json").as_json() == found.as_json()
-    text = markdown(found)
-    assert "Answered by a language model" in text
+    text, store = markdown(found), tmp_path / "atlas.db"
+    with Writer(store) as writer:
+        collect(demo, writer)
+        assert tell(tmp_path / "o", writer).new == 4
+    with Store.open(store) as opened:
+        for unit in opened.listing("toy").units:
+            entries = opened.body(unit.id, "explanation").json()["explanations"]
+            told = [one["told"]["detection"] for one in entries if one["explainer"] == "revised"]
+            asked = next(
+                one.as_json()
+                for one in found.asked[Way("detection", "revised")]
+                if one.unit.endswith(f"{unit.basis}/{unit.index}")
+            )
+            assert told == [{**{k: asked[k] for k in told[0] if k != "validity"}, "validity": "not shown"}] * 2
+    assert "Does the sentence tell excerpts apart?" in text
     assert "| revised > detection | 4 / 4 |" in text
     assert KEY not in "".join(p.read_text() for p in (tmp_path / "o").rglob("*.*") if p.suffix in (".json", ".md"))
 

@@ -2,7 +2,6 @@
 
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.results import Interpretation, Way
-from saelens_n2g.autointerp.scorers import validity_of
 from saelens_n2g.comparison.table import estimate, number
 from saelens_n2g.scoring import Summary, summarise
 
@@ -16,7 +15,7 @@ def rows(result: Interpretation) -> list[list[str]]:
         scored = sum(one.answers is not None for one in several)
         values = [estimate(_summary(result, way, metric)) for metric in ("balanced_accuracy", "f1", "auc")]
         values += [number(_summary(result, way, "auc", name).mean) for name in (NEUTRAL, OTHER)]
-        verdict = validity_of(several, seed=result.seed).verdict
+        verdict = result.asked_validity(way).verdict
         out.append([way.label, f"{scored} / {len(several)}", *values, verdict])
     return out
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.jobs.artefacts import read_json, write_json
 
 
+@runtime_checkable
 class Keepable(Protocol):
     """What is kept of a unit."""
 

@@ -166,6 +166,10 @@ class Interpretation:
             self._verdicts[way] = self._validity(way)
         return self._verdicts[way]
 
+    def asked_validity(self, way: Way) -> Validity:
+        """Whether what a scorer finds of true sentences is above what it finds of their controls."""
+        return asked_validity(self.asked[way], seed=self.seed)
+
     def label(self, way: Way) -> str:
         """The way for people; one that is invalid says so wherever it is named."""
         return f"{way.label} (invalid)" if self.validity(way).verdict == INVALID else way.label
@@ -204,7 +208,7 @@ class Interpretation:
             {
                 "explainer": way.explainer,
                 "scorer": way.simulator,
-                "validity": asked_validity(several, seed=self.seed).as_json(),
+                "validity": self.asked_validity(way).as_json(),
                 "units": [one.as_json() for one in several],
             }
             for way, several in self.asked.items()

@@ -111,7 +111,21 @@ def _entries(found: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
         if name not in read:
             entry = {**_entry(name, one, one.status, one.reason), "simulator": None, "simulated": None}
             entries.setdefault((run, unit), []).append(entry)
+    for way, asked in found.asked.items():
+        verdict = found.asked_validity(way).verdict
+        for answered in asked:
+            for entry in entries[answered.run, answered.unit]:
+                if entry["explainer"] == way.explainer:
+                    entry.setdefault("told", {})[way.simulator] = _told(answered, verdict)
     return entries
+
+
+def _told(one: Any, validity: str) -> dict[str, Any]:
+    """What a scorer found of a unit's sentence and of its controls, as JSON values."""
+    value = one.as_json()
+    controls = {name: found for name, found in value["controls"].items() if not isinstance(found, str)}
+    kept = {name: value[name] for name in ("status", "reason", "answers")}
+    return {**kept, "controls": controls, "validity": validity}
 
 
 def _entry(explainer: str, sentence: Any, status: str, reason: str) -> dict[str, Any]:

@@ -204,7 +204,8 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
     repeats = all(line in own or line.startswith("... and ") for line in said.splitlines())
     repeats = repeats or any(way.text == said for way in spoken)
     known = {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said}
-    return {**known, "ways": spoken, "way_sets": words.SETS, "way_metrics": words.METRICS}
+    spoken_of = {"told": words.told(body), "told_answers": words.ANSWERS}
+    return {**known, **spoken_of, "ways": spoken, "way_sets": words.SETS, "way_metrics": words.METRICS}
 
 
 def _number(value: Any) -> float | None:

@@ -10,6 +10,7 @@ from saelens_n2g.errors import ArtefactError
 
 SETS = {"top_and_random": "Strong and random windows", "random": "Random windows"}
 METRICS = {"correlation": "Corr.", "auprc": "AUPRC", "f1": "F1"}
+ANSWERS = {"balanced_accuracy": "Balanced accuracy", "f1": "F1", "auc": "AUC"}
 CONTROLS = ("neutral", "other", "shuffled")
 
 
@@ -27,6 +28,40 @@ class Way(NamedTuple):
     """The best correlation of a control on strong and random windows."""
     verdict: str
     """`valid`, `invalid` or `not shown`."""
+
+
+class Told(NamedTuple):
+    """What a scorer found of a sentence: does it tell excerpts that fire from others?"""
+
+    title: str
+    problem: str
+    """Why there is no score; empty if there is."""
+    values: tuple[float | None, ...]
+    """Those of `ANSWERS`."""
+    control: float | None
+    """The best AUC of a control."""
+    verdict: str
+
+
+def told(body: Mapping[str, Any] | None) -> list[Told]:
+    """Those in a body of `explanation`, each once. Raises `ArtefactError`."""
+    found: dict[str, Told] = {}
+    try:
+        for entry in [] if body is None else body["explanations"]:
+            for scorer, one in entry.get("told", {}).items():
+                found.setdefault(f"{entry['explainer']}, {scorer}", _told(f"{entry['explainer']}, {scorer}", one))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError("explanations", "sentences with what scorers found", repr(error)) from error
+    return list(found.values())
+
+
+def _told(title: str, one: Mapping[str, Any]) -> Told:
+    answers, verdict = one["answers"], str(one["validity"])
+    if answers is None:
+        return Told(title, str(one["reason"] or one["status"]), (), None, verdict)
+    beside = [_number(control["auc"]) for control in one["controls"].values()]
+    best = max((value for value in beside if value is not None), default=None)
+    return Told(title, "", tuple(_number(answers[name]) for name in ANSWERS), best, verdict)
 
 
 def ways(body: Mapping[str, Any] | None) -> list[Way]:
