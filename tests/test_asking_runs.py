@@ -26,7 +26,7 @@ from saelens_n2g.autointerp.plan import plan_interpretation
 from saelens_n2g.autointerp.reading import Reading, units_of
 from saelens_n2g.autointerp.results import Interpretation, Way
 from saelens_n2g.autointerp.run import ANSWERS, run_interpretation
-from saelens_n2g.autointerp.table import markdown
+from saelens_n2g.autointerp.table import cost_rows, markdown
 from saelens_n2g.clients.cache import Cached
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.estimating import Price
@@ -246,6 +246,15 @@ def test_a_dry_run_is_near_what_is_spent(demo, tmp_path):
     assert client.spent.tokens_in == pytest.approx(plan.total.tokens_in, rel=0.2)
     costs = found.costs()
     assert costs["planned_in"] == costs["tokens_in"], "with the tokenizer at hand a request is counted exactly"
+    rows = {row[0]: row[1:] for row in cost_rows(found)}
+    assert list(rows) == [
+        *("token-activation, sentences", "highlights, sentences"),
+        *("token-activation > all-at-once", "highlights > all-at-once", "all"),
+    ]
+    assert rows["all"][:4] == [
+        f"{costs['requests']:,}", f"{costs['tokens_in']:,}", f"{costs['tokens_in'] / 4:,.0f}", "1.00"
+    ]  # fmt: skip
+    assert rows["highlights > all-at-once"][4:] == ["0", "0", "–"]
 
 
 # --- what simulators are worth ------------------------------------------------------------------------------------

@@ -189,9 +189,15 @@ class Interpretation:
 
     def costs(self) -> dict[str, float]:
         """What all of it took."""
-        outcomes = [one.costs for several in self.outcomes.values() for one in several]
-        outcomes += [one.costs for several in self.asked.values() for one in several]
-        return summed([*outcomes, *(one.costs for several in self.sentences.values() for one in several)])
+        return summed(self.costs_by().values())
+
+    def costs_by(self) -> dict[str, dict[str, float]]:
+        """What each explainer, way and scorer took, controls included; those that took nothing are not there."""
+        found = {f"{name}, sentences": summed(one.costs for one in some) for name, some in self.sentences.items()}
+        found |= {way.label: summed(one.costs for one in some) for way, some in self.outcomes.items()}
+        for way, asked in self.asked.items():  # an encoder may be simulator and scorer by one name
+            found[f"{way.label}, asked"] = summed(one.costs for one in asked)
+        return {name: costs for name, costs in found.items() if costs}
 
     def as_json(self) -> dict[str, Any]:
         """What `results.json` holds."""

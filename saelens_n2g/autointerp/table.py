@@ -67,10 +67,8 @@ def tables(result: Interpretation) -> list[tuple[str, str]]:
         ("Does the sentence tell excerpts apart? Asked of a language model or an encoder", _asked(result)),
         ("What became of the units", grid(("Of", "Status", "Reason", "Units"), fate_rows(result), 3)),
     ]
-    if costs := result.costs():
-        found.append(
-            ("Costs, controls included", grid(("What", "Amount"), [[k, f"{v:,.0f}"] for k, v in costs.items()]))
-        )
+    if result.costs():
+        found.append(("Costs, controls included", grid(COST_HEAD, cost_rows(result))))
     return [(title, body) for title, body in found if body]
 
 
@@ -149,6 +147,24 @@ def _by_group(result: Interpretation, set_: str, metric: str) -> str:
 
 def _of_group(result: Interpretation, way: Way, basis: str, layer: int, set_: str, metric: str) -> str:
     return estimate(result.summary(way, set_, metric, lambda one: (one.basis, one.layer) == (basis, layer)))
+
+
+COST_HEAD = ("Who", "Requests", "Tokens in", "Per unit", "Spent / planned", "Tokens out", "Per unit", "Spent / planned")
+
+
+def cost_rows(result: Interpretation) -> list[list[str]]:
+    """One row for each explainer, way and scorer that asked, and all of them. Planned is what a dry run counts, with
+    the sentences that were then written."""
+    units = len(next(iter(result.outcomes.values())))
+    rows = []
+    for name, costs in {**result.costs_by(), "all": result.costs()}.items():
+        row = [name, f"{costs.get('requests', 0):,.0f}"]
+        for side in ("in", "out"):
+            spent, planned = costs.get(f"tokens_{side}", 0), costs.get(f"planned_{side}", 0)
+            ratio = f"{spent / planned:.2f}" if planned and not costs.get("unmetered") else ABSENT
+            row += [f"{spent:,.0f}", f"{spent / units:,.0f}", ratio]
+        rows.append(row)
+    return rows
 
 
 def fate_rows(result: Interpretation) -> list[list[str]]:
