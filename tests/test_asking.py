@@ -438,10 +438,48 @@ def test_unanswered_questions_are_left_out_or_fail_the_unit():
     assert (found.answers.true, found.answers.false) == (3, 3)
 
 
+# --- small models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["token-activation", "highlights", "from-graph"])
+def test_examples_can_be_left_out_and_are_settings(name):
+    graph = Graph("1.mlp_post/neurons/3", 2.0)
+    graph.add([(3, 1.0)], 1.0)
+    graph.name_tokens(lambda token: f" w{token}")
+    one, found = unit(excerpt([0.9], side="fit"), graph=graph), {}
+    for examples in ("0", "1", "2"):
+        client = asker(lambda _: "x")
+        explainer = EXPLAINERS.make(name, {"examples": examples}, client)
+        assert explainer.settings["examples"] == int(examples)
+        explainer.explain(one)
+        found[examples] = [message.role for message in client.client.asked[0].messages]
+    assert found["0"] == ["system", "user"]
+    assert [len(roles) for roles in found.values()] == [2, 4, 6]
+    with pytest.raises(InputError, match=f"examples of {name}: expected 0 to"):
+        EXPLAINERS.make(name, {"examples": "9"}, client)
+    with pytest.raises(InputError, match="option examples: expected a whole number, found 'many'"):
+        EXPLAINERS.make(name, {"examples": "many"}, client)
+
+
+def test_the_list_of_words_has_the_strongest_once_and_no_activation():
+    client = asker(lambda _: "This unit fires on weather.")
+    explainer = EXPLAINERS.make("token-list", {"tokens": "3"}, client)
+    some = [
+        excerpt([0.6, 0.7, 0.0, 0.4], 0, side="fit", strings=[" ra", "in,", " dry", " mist"]),
+        excerpt([0.9, 0.8, 0.5], 1, side="fit", strings=[" rain", " snow", " hail"]),
+        excerpt([1.0], 2, strings=[" secret"]),
+    ]
+    assert explainer.explain(unit(*some)).text == "weather"
+    assert client.client.asked[0].text == "rain\nsnow\nhail"
+    assert explainer.explain(unit(excerpt([0.1], side="fit"))).status == "silent"
+    with pytest.raises(InputError, match="at least one token"):
+        EXPLAINERS.make("token-list", {"tokens": "0"}, client)
+
+
 # --- many units ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["token-activation", "highlights", "from-graph", "revised"])
+@pytest.mark.parametrize("name", ["token-activation", "highlights", "token-list", "from-graph", "revised"])
 def test_explainers_that_wait_ask_about_all_units_at_once(name):
     batches, ticks = [], []
     client = asker(lambda r: f"case {len(r.text)}")

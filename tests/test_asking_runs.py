@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import misbehaving
@@ -26,7 +27,7 @@ from saelens_n2g.autointerp.plan import plan_interpretation
 from saelens_n2g.autointerp.reading import Reading, units_of
 from saelens_n2g.autointerp.results import Interpretation, Way
 from saelens_n2g.autointerp.run import ANSWERS, run_interpretation
-from saelens_n2g.autointerp.table import cost_rows, markdown
+from saelens_n2g.autointerp.table import cost_rows, markdown, sentence_rows
 from saelens_n2g.clients.cache import Cached
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.estimating import Price
@@ -255,6 +256,10 @@ def test_a_dry_run_is_near_what_is_spent(demo, tmp_path):
         f"{costs['requests']:,}", f"{costs['tokens_in']:,}", f"{costs['tokens_in'] / 4:,.0f}", "1.00"
     ]  # fmt: skip
     assert rows["highlights > all-at-once"][4:] == ["0", "0", "–"]
+    assert sentence_rows(found)[0][:5] == ["token-activation", "4 / 4", "4", "1", "0"]
+    one = replace(found.sentences["highlights"][0], text="Words for boats, and sailing")
+    again = replace(found, sentences={"highlights": [one, one, replace(one, text=None)]})
+    assert sentence_rows(again) == [["highlights", "2 / 3", "1", "2", "2", "5"]]
 
 
 # --- what simulators are worth ------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ scored by one code on the same excerpts, beside controls that know nothing of th
 
     excerpts      what a unit does on pieces of text, and which pieces are for what
     predictors    what predicts them: graphs, tables of counts, sentences with a simulator
-    simulators    the registry of what reads sentences; `quoted` needs no model, `embedding` a sentence encoder
+    simulators    the registry of what reads sentences; `quoted` needs no model, `embedding` an encoder
     explainers    the registry of what writes them; `templated` needs no model
+    scorers       the registry of what tells excerpts apart by the sentence alone
     calibration   from what is predicted to what is so
     scores        of tokens; `detection` of whole excerpts and of highlights
     controls      what a prediction has to beat, and whether it does

@@ -80,6 +80,6 @@ def explain_all(explainer: Explainer, several: Sequence[Evidence], tick: Tick) -
 
 
 EXPLAINERS: Registry[Explainer] = Registry(
-    "explainer", "templated", "token_activation", "highlights", "graph_sentence", "revision"
+    "explainer", "templated", "token_activation", "highlights", "token_list", "graph_sentence", "revision"
 )
 """All of them."""

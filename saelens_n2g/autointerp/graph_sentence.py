@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
-from saelens_n2g.autointerp.registry import Options, only
-from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.registry import Options, only, whole
+from saelens_n2g.autointerp.saying import LEAD, say, shown
 from saelens_n2g.autointerp.templated import LIMIT, from_graph
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.errors import InputError
@@ -36,18 +36,21 @@ TURNS = (
 
 @dataclass(frozen=True)
 class FromGraph:
-    """See the top of this file. `limit`: characters of the patterns, about."""
+    """See the top of this file. `limit`: characters of the patterns, about. Behind so many `examples`: small models
+    copy them."""
 
     asker: Asker
     limit: int = LIMIT
+    examples: int = len(TURNS)
     name: str = "from-graph"
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise InputError(self.name, "a limit >= 1", str(self.limit))
-        settings = {"limit": self.limit, "prompt": VERSION, "client": dict(self.asker.client.identity)}
-        object.__setattr__(self, "settings", settings)
+        shown(self.name, self.examples, len(TURNS))
+        given = {"limit": self.limit, "examples": self.examples, "prompt": VERSION}
+        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""
@@ -59,12 +62,14 @@ class FromGraph:
 
     def _talk(self, evidence: Evidence) -> Talk | Explained:
         text = "" if evidence.graph is None else from_graph(evidence.graph, self.limit)
-        return Talk(SYSTEM, TURNS, text, LEAD) if text else Explained(None, SILENT, "no graph that fires")
+        return (
+            Talk(SYSTEM, TURNS[: self.examples], text, LEAD) if text else Explained(None, SILENT, "no graph that fires")
+        )
 
 
 def _make(options: Options, asker: Asker) -> FromGraph:
-    only("explainer from-graph", options, ["limit"])
-    return FromGraph(asker, int(options.get("limit", LIMIT)))
+    only("explainer from-graph", options, ["limit", "examples"])
+    return FromGraph(asker, whole(options, "limit", LIMIT), whole(options, "examples", len(TURNS)))
 
 
 EXPLAINERS.register_asking("from-graph", _make)

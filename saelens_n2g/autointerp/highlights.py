@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
-from saelens_n2g.autointerp.registry import Options, only
-from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.registry import Options, number, only, whole
+from saelens_n2g.autointerp.saying import LEAD, say, shown
 from saelens_n2g.autointerp.token_activation import shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
 from saelens_n2g.errors import InputError
@@ -27,12 +27,13 @@ SYSTEM = (
 @dataclass(frozen=True)
 class Highlighting:
     """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each; marks what is
-    above `threshold` of the unit's maximum, and the peak."""
+    above `threshold` of the unit's maximum, and the peak. Behind so many `examples`: small models copy them."""
 
     asker: Asker
     excerpts: int = 10
     width: int = 32
     threshold: float = 0.3
+    examples: int = len(EXAMPLES)
     name: str = "highlights"
     settings: Options = field(init=False)
 
@@ -40,7 +41,9 @@ class Highlighting:
         if self.excerpts < 1 or self.width < 1 or not 0 <= self.threshold < 1:
             found = f"{self.excerpts}, {self.width}, {self.threshold}"
             raise InputError(self.name, "at least one excerpt, of one token, a threshold in [0, 1)", found)
-        given = {"excerpts": self.excerpts, "width": self.width, "threshold": self.threshold, "prompt": VERSION}
+        shown(self.name, self.examples, len(EXAMPLES))
+        sizes = {"excerpts": self.excerpts, "width": self.width, "examples": self.examples}
+        given = {**sizes, "threshold": self.threshold, "prompt": VERSION}
         object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
 
     def explain(self, evidence: Evidence) -> Explained:
@@ -55,7 +58,7 @@ class Highlighting:
         shots = shots_of(evidence, self.excerpts, self.width)
         if not shots:
             return Explained(None, SILENT, "no excerpt that fires")
-        turns = tuple((self._text(example.shots), f"{example.description}.") for example in EXAMPLES)
+        turns = tuple((self._text(example.shots), f"{example.description}.") for example in EXAMPLES[: self.examples])
         return Talk(SYSTEM, turns, self._text(shots), LEAD)
 
     def _text(self, shots: Sequence[Shot]) -> str:
@@ -69,9 +72,9 @@ class Highlighting:
 
 
 def _make(options: Options, asker: Asker) -> Highlighting:
-    only("explainer highlights", options, ["excerpts", "width", "threshold"])
-    sizes = int(options.get("excerpts", 10)), int(options.get("width", 32))
-    return Highlighting(asker, *sizes, float(options.get("threshold", 0.3)))
+    only("explainer highlights", options, ["excerpts", "width", "threshold", "examples"])
+    sizes = whole(options, "excerpts", 10), whole(options, "width", 32)
+    return Highlighting(asker, *sizes, number(options, "threshold", 0.3), whole(options, "examples", len(EXAMPLES)))
 
 
 EXPLAINERS.register_asking("highlights", _make)

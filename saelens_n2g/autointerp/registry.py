@@ -78,6 +78,22 @@ class Registry(Generic[Made]):
         return InputError(f"{self.kind} {name!r}", expected, found)
 
 
+def whole(options: Options, key: str, default: int) -> int:
+    """An option that is a whole number. Raises `InputError` for one that is none."""
+    try:
+        return int(options.get(key, default))
+    except ValueError:
+        raise InputError(f"option {key}", "a whole number", repr(options[key])) from None
+
+
+def number(options: Options, key: str, default: float) -> float:
+    """An option that is a number. Raises `InputError` for one that is none."""
+    try:
+        return float(options.get(key, default))
+    except ValueError:
+        raise InputError(f"option {key}", "a number", repr(options[key])) from None
+
+
 def only(name: str, options: Options, known: Sequence[str]) -> None:
     """Raise `InputError` if there are options that `name` does not know."""
     if unknown := sorted(set(options) - set(known)):

@@ -19,7 +19,7 @@ from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, FAILED, SILENT, Explained, Explainer, Tick
 from saelens_n2g.autointerp.predictors import Costs
-from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.registry import Options, only, whole
 from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
 from saelens_n2g.autointerp.subjects import Runnable
@@ -178,7 +178,7 @@ def _make(options: Options, asker: Asker) -> Revised:
     first = str(options.get("first", FIRST))
     if first == "revised":
         raise InputError("option first of explainer revised", "another explainer", "revised")
-    texts, width, seed = (int(options.get(name, value)) for name, value in (("texts", 5), ("width", 64), ("seed", 0)))
+    texts, width, seed = (whole(options, name, value) for name, value in (("texts", 5), ("width", 64), ("seed", 0)))
     counterexamples = str(options.get("counterexamples", KINDS[0]))
     return Revised(asker, EXPLAINERS.make(first, None, asker), texts, width, seed, counterexamples)
 

@@ -9,6 +9,7 @@ from saelens_n2g.autointerp.explainers import FAILED, Explained, Tick
 from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.clients.messages import Failure, Reply
+from saelens_n2g.errors import InputError
 
 LEAD = "This unit fires on"
 """How a sentence begins; what follows is kept."""
@@ -38,6 +39,12 @@ def say(asker: Asker, talks: Sequence[Talk | Explained], tick: Tick) -> list[Exp
             out.append(one)
             tick()
     return out
+
+
+def shown(name: str, examples: int, most: int) -> None:
+    """Raise `InputError` unless there are so many examples to show."""
+    if not 0 <= examples <= most:
+        raise InputError(f"examples of {name}", f"0 to {most}", str(examples))
 
 
 def _question(asker: Asker, talk: Talk) -> Question:

@@ -1,12 +1,16 @@
 """An interpretation as Markdown: every way of explaining beside its controls, on the same units and excerpts."""
 
+import re
 from collections import Counter
 from itertools import combinations
+from statistics import median
 
 from saelens_n2g.autointerp import asked_table
 from saelens_n2g.autointerp.controls import CONTROLS
+from saelens_n2g.autointerp.graph_sentence import TURNS
 from saelens_n2g.autointerp.results import MAIN, Interpretation, Way
 from saelens_n2g.autointerp.scores import SETS
+from saelens_n2g.autointerp.wording import EXAMPLES
 from saelens_n2g.comparison.table import ABSENT, estimate, number, p_value
 from saelens_n2g.markdown import cell, grid
 from saelens_n2g.scoring import Summary
@@ -59,6 +63,7 @@ def tables(result: Interpretation) -> list[tuple[str, str]]:
     """Title and Markdown of every table."""
     found = [
         ("Scores", grid(SCORE_HEAD, score_rows(result))),
+        ("Sentences", grid(SENTENCE_HEAD, sentence_rows(result)) if result.sentences else ""),
         ("Controls", grid(CONTROL_HEAD, control_rows(result), 2)),
         ("Same units: correlation and AUPRC, a − b", grid(PAIR_HEAD, pair_rows(result), 2)),
         ("By basis and layer: correlation on top and random excerpts", _by_group(result, *MAIN)),
@@ -91,6 +96,36 @@ def score_rows(result: Interpretation) -> list[list[str]]:
 def counted(summary: Summary, scored: int) -> str:
     """Mean and interval, with the number of units where not all that are scored define it."""
     return estimate(summary) + (f" ({summary.n})" if 0 < summary.n < scored else "")
+
+
+SENTENCE_HEAD = (
+    "Explainer",
+    "Sentences",
+    "Distinct",
+    "Said of the most units",
+    "Examples of the prompt",
+    "Words, median",
+)
+
+
+def sentence_rows(result: Interpretation) -> list[list[str]]:
+    """One row for each explainer: whether it says something of each unit, or the same of many, or what stood in its
+    prompt, as small models do."""
+    examples = {_bare(one.description) for one in EXAMPLES} | {_bare(said) for _, said in TURNS}
+    rows = []
+    for name, several in result.sentences.items():
+        texts = [one.text for one in several if one.text is not None]
+        counts = Counter(map(_bare, texts))
+        copies = sum(n for text, n in counts.items() if text in examples)
+        words = f"{median(len(text.split()) for text in texts):.0f}" if texts else ABSENT
+        most = str(max(counts.values())) if counts else ABSENT
+        rows.append([name, f"{len(texts)} / {len(several)}", str(len(counts)), most, str(copies), words])
+    return rows
+
+
+def _bare(text: str) -> str:
+    """A sentence without case, quotes and punctuation."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def other_rows(result: Interpretation) -> list[list[str]]:

@@ -13,7 +13,7 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.phrases import BEFORE, TARGETS, Clause, Item, item, sentence
 from saelens_n2g.autointerp.predictors import TokenMeans
-from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.registry import Options, only, whole
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.graph import End, Graph
@@ -100,12 +100,12 @@ class Templated:
 
 def _graph(options: Options) -> Templated:
     only("explainer templated", options, ["limit"])
-    return Templated("graph", int(options.get("limit", LIMIT)))
+    return Templated("graph", whole(options, "limit", LIMIT))
 
 
 def _table(options: Options) -> Templated:
     only("explainer templated-table", options, ["limit"])
-    return Templated("table", int(options.get("limit", LIMIT)), name="templated-table")
+    return Templated("table", whole(options, "limit", LIMIT), name="templated-table")
 
 
 EXPLAINERS.register("templated", _graph)

@@ -12,8 +12,8 @@ import numpy as np
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
-from saelens_n2g.autointerp.registry import Options, only
-from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.registry import Options, only, whole
+from saelens_n2g.autointerp.saying import LEAD, say, shown
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, rows, scaled
 from saelens_n2g.errors import InputError
 
@@ -43,26 +43,29 @@ def evidence_text(shots: Sequence[Shot]) -> str:
     return "\n".join(parts).rstrip("\n")
 
 
-def talk_of(shots: Sequence[Shot]) -> Talk:
-    """The question about some excerpts."""
-    turns = tuple((evidence_text(example.shots), f"{example.description}.") for example in EXAMPLES)
+def talk_of(shots: Sequence[Shot], examples: int = len(EXAMPLES)) -> Talk:
+    """The question about some excerpts, behind so many examples."""
+    turns = tuple((evidence_text(example.shots), f"{example.description}.") for example in EXAMPLES[:examples])
     return Talk(SYSTEM, turns, evidence_text(shots), LEAD)
 
 
 @dataclass(frozen=True)
 class TokenActivation:
-    """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each."""
+    """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each, behind so many
+    `examples`: small models copy them."""
 
     asker: Asker
     excerpts: int = 5
     width: int = 64
+    examples: int = len(EXAMPLES)
     name: str = "token-activation"
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.excerpts < 1 or self.width < 1:
             raise InputError(self.name, "at least one excerpt, of one token", f"{self.excerpts}, {self.width}")
-        given = {"excerpts": self.excerpts, "width": self.width, "prompt": VERSION}
+        shown(self.name, self.examples, len(EXAMPLES))
+        given = {"excerpts": self.excerpts, "width": self.width, "examples": self.examples, "prompt": VERSION}
         object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
 
     def explain(self, evidence: Evidence) -> Explained:
@@ -75,7 +78,7 @@ class TokenActivation:
 
     def _talk(self, evidence: Evidence) -> Talk | Explained:
         shots = shots_of(evidence, self.excerpts, self.width)
-        return talk_of(shots) if shots else Explained(None, SILENT, "no excerpt that fires")
+        return talk_of(shots, self.examples) if shots else Explained(None, SILENT, "no excerpt that fires")
 
 
 def shots_of(evidence: Evidence, excerpts: int, width: int) -> list[Shot]:
@@ -86,8 +89,9 @@ def shots_of(evidence: Evidence, excerpts: int, width: int) -> list[Shot]:
 
 
 def _make(options: Options, asker: Asker) -> TokenActivation:
-    only("explainer token-activation", options, ["excerpts", "width"])
-    return TokenActivation(asker, int(options.get("excerpts", 5)), int(options.get("width", 64)))
+    only("explainer token-activation", options, ["excerpts", "width", "examples"])
+    sizes = whole(options, "excerpts", 5), whole(options, "width", 64)
+    return TokenActivation(asker, *sizes, whole(options, "examples", len(EXAMPLES)))
 
 
 EXPLAINERS.register_asking("token-activation", _make)

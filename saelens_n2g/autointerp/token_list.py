@@ -1,0 +1,73 @@
+"""The explainer `token-list`: the words on which a unit fires most, one a line, and what they have in common.
+
+The shortest question there is, some hundred tokens, which a small model can still answer: it shows no text, no
+activation and no example that could be copied. What stands before a token it does not see, so it is of no use for units
+that depend on context.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saelens_n2g.autointerp.asking import Asker
+from saelens_n2g.autointerp.embedding import words_of
+from saelens_n2g.autointerp.excerpts import Evidence
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.registry import Options, only, whole
+from saelens_n2g.autointerp.saying import LEAD, say
+from saelens_n2g.autointerp.wording import Talk, sendable
+from saelens_n2g.errors import InputError
+
+VERSION = 1
+SYSTEM = (
+    "You see a list of words or parts of words. Say in a few words what they have in common: their meaning, their kind "
+    f'or their spelling. Begin with "{LEAD}".'
+)
+
+
+@dataclass(frozen=True)
+class TokenList:
+    """See the top of this file. `tokens`: words at most, those of the strongest tokens, each once."""
+
+    asker: Asker
+    tokens: int = 12
+    name: str = "token-list"
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise InputError(self.name, "at least one token", str(self.tokens))
+        given = {"tokens": self.tokens, "prompt": VERSION}
+        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+
+    def explain(self, evidence: Evidence) -> Explained:
+        """See `Explainer.explain`."""
+        return self.explain_all([evidence], lambda: None)[0]
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """See `explainers.Together`."""
+        return say(self.asker, [self._talk(one) for one in several], tick)
+
+    def _talk(self, evidence: Evidence) -> Talk | Explained:
+        words = strongest(evidence, self.tokens)
+        if not words:
+            return Explained(None, SILENT, "no word that fires")
+        return Talk(SYSTEM, (), "\n".join(words), LEAD)
+
+
+def strongest(evidence: Evidence, most: int) -> list[str]:
+    """The words of the tokens that fire in the fit excerpts, strongest first, each once; at most `most`."""
+    found: dict[str, float] = {}
+    for one in evidence.of("fit"):
+        for word, activation in zip(words_of(one.strings), one.activations.tolist(), strict=True):
+            bare = " ".join(sendable(word).split()).strip(" .,;:!?()[]\"'")
+            if activation >= evidence.threshold and bare:
+                found[bare] = max(activation, found.get(bare, 0.0))
+    return sorted(found, key=lambda word: (-found[word], word))[:most]
+
+
+def _make(options: Options, asker: Asker) -> TokenList:
+    only("explainer token-list", options, ["tokens"])
+    return TokenList(asker, whole(options, "tokens", 12))
+
+
+EXPLAINERS.register_asking("token-list", _make)
