@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import end
 from program import WIDTH, Maker
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from saelens_n2g.corpus import load_documents, tokenise
-from saelens_n2g.jobs.artefacts import write_json
 from saelens_n2g.store.match import Matcher
 from saelens_n2g.store.programs import compile_graphs
 from saelens_n2g.store.reader import Store
@@ -172,14 +169,7 @@ def main() -> None:
         found = {"graphs": float(options.graphs)}
         found |= fill(path, graphs_of(rows, options.seed), tokenizer, options.graphs)
         found |= measure(path, texts, stretches[0])
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.2f}")
-    Console(width=100).print(table)
-    if options.json:
-        write_json(options.json, found)
+    end(found, options.json)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from figures import end
 
-from saelens_n2g.jobs.artefacts import write_json
 from saelens_n2g.store.records import BasisFacts, LayerFacts, ModelFacts, SourceFacts, UnitFacts
 from saelens_n2g.store.writer import Writer
 
@@ -272,14 +269,7 @@ def main() -> None:
             for process in (atlas, bare):
                 process.terminate()
                 process.wait()
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.2f}")
-    Console(width=100).print(table)
-    if options.json:
-        write_json(options.json, found)
+    end(found, options.json)
 
 
 if __name__ == "__main__":

@@ -341,15 +341,16 @@ def test_who_cannot_be_served_is_told_who_can():
         SIMULATORS.make("all-at-once")
     with pytest.raises(InputError, match="a client to ask"):
         EXPLAINERS.make("highlights")
-    with pytest.raises(InputError, match="one of detection, fuzzing"):
+    with pytest.raises(InputError, match="one of embedding, detection, fuzzing"):
         SCORERS.make("guessing")
 
 
 def test_everything_that_asks_says_by_which_prompt_of_which_client():
     client = asker(lambda _: "x")
-    made = [EXPLAINERS.make(n, {}, client) for n in ("token-activation", "highlights", "from-graph", "revised")]
-    made += [SIMULATORS.make(n, {}, client) for n in ("all-at-once", "token-by-token", "structured")]
-    made += [SCORERS.make(n, {}, client) for n in SCORERS.names()]
+    made = [EXPLAINERS.make(n, {}, client) for n in EXPLAINERS.asking]
+    made += [SIMULATORS.make(n, {}, client) for n in SIMULATORS.asking]
+    made += [SCORERS.make(n, {}, client) for n in SCORERS.asking]
+    assert len(made) == 5 + 3 + 2
     for one in made:
         assert one.settings["prompt"] >= 1
         assert one.settings["client"] == {"client": "scripted", "model": "scripted"}

@@ -14,7 +14,7 @@ from test_autointerp import excerpt, unit
 from saelens_n2g.autointerp import encoders, phrases
 from saelens_n2g.autointerp.controls import NEUTRAL
 from saelens_n2g.autointerp.detection import Answers
-from saelens_n2g.autointerp.embedding import Embedding, Likeness, words_of
+from saelens_n2g.autointerp.embedding import Embedding, Likeness
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.phrases import Clause, Item, item, quoted, read, sentence
@@ -22,6 +22,7 @@ from saelens_n2g.autointerp.predictors import Failure, Predicted
 from saelens_n2g.autointerp.scorers import SCORERS
 from saelens_n2g.autointerp.simulators import SIMULATORS, SentencePredictor, Simulator, checked, hidden
 from saelens_n2g.autointerp.templated import from_graph
+from saelens_n2g.autointerp.wording import words_of
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import elements
 from saelens_n2g.graphs.graph import End, Graph

@@ -8,7 +8,7 @@ puzzles they tell topics apart and fail elsewhere (docs/autointerp.md).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from saelens_n2g.autointerp.predictors import Failure, Predicted
 from saelens_n2g.autointerp.registry import Options
 from saelens_n2g.autointerp.scorers import SCORERS, Scored
 from saelens_n2g.autointerp.simulators import SIMULATORS
+from saelens_n2g.autointerp.wording import words_of
 from saelens_n2g.scoring import firing
 
 VERSION = 1
@@ -32,10 +33,11 @@ class Embedding:
     encoder: Encoder
     model: str
     name: str = "embedding"
-    settings: Options = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", {"model": self.model, "version": VERSION})
+    @property
+    def settings(self) -> Options:
+        """The encoder's model."""
+        return {"model": self.model, "version": VERSION}
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""
@@ -51,10 +53,11 @@ class Likeness:
     encoder: Encoder
     model: str
     name: str = "embedding"
-    settings: Options = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", {"model": self.model, "version": VERSION})
+    @property
+    def settings(self) -> Options:
+        """The encoder's model."""
+        return {"model": self.model, "version": VERSION}
 
     def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:  # noqa: ARG002  (protocol)
         """See `scorers.Scorer.score`."""
@@ -64,16 +67,6 @@ class Likeness:
         true = np.array([bool(firing(e.activations, evidence.threshold).any()) for e in excerpts])
         values = cosines(self.encoder, explanation, ["".join(e.strings) for e in excerpts])
         return Scored(answers(true, values, 0.5)._replace(balanced_accuracy=None, f1=None), {})
-
-
-def words_of(strings: Sequence[str]) -> list[str]:
-    """Per token the word it is in: tokens up to the next that begins with a space, joined and stripped."""
-    starts = [i for i, s in enumerate(strings) if i == 0 or not s or s[0].isspace()]
-    ends = [*starts[1:], len(strings)]
-    out: list[str] = []
-    for start, end in zip(starts, ends, strict=True):
-        out += ["".join(strings[start:end]).strip()] * (end - start)
-    return out
 
 
 def _simulator(options: Options) -> Embedding:

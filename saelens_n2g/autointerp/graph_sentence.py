@@ -3,14 +3,13 @@
 What the model reads is what `templated` says, so that the difference between the two sentences is the model's.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, say, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, shown
 from saelens_n2g.autointerp.templated import LIMIT, from_graph
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.errors import InputError
@@ -39,37 +38,26 @@ class FromGraph:
     """See the top of this file. `limit`: characters of the patterns, about. Behind so many `examples`: small models
     copy them."""
 
-    asker: Asker
     limit: int = LIMIT
     examples: int = len(TURNS)
-    name: str = "from-graph"
-    settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.limit < 1:
-            raise InputError(self.name, "a limit >= 1", str(self.limit))
-        shown(self.name, self.examples, len(TURNS))
-        given = {"limit": self.limit, "examples": self.examples, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+            raise InputError("from-graph", "a limit >= 1", str(self.limit))
+        shown("from-graph", self.examples, len(TURNS))
 
-    def explain(self, evidence: Evidence) -> Explained:
-        """See `Explainer.explain`."""
-        return self.explain_all([evidence], lambda: None)[0]
-
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
-        """See `explainers.Together`."""
-        return say(self.asker, [self._talk(one) for one in several], tick)
-
-    def _talk(self, evidence: Evidence) -> Talk | Explained:
+    def talk(self, evidence: Evidence) -> Talk | Explained:
+        """The question about a unit, or why there is none."""
         text = "" if evidence.graph is None else from_graph(evidence.graph, self.limit)
         return (
             Talk(SYSTEM, TURNS[: self.examples], text, LEAD) if text else Explained(None, SILENT, "no graph that fires")
         )
 
 
-def _make(options: Options, asker: Asker) -> FromGraph:
+def _make(options: Options, asker: Asker) -> Saying:
     only("explainer from-graph", options, ["limit", "examples"])
-    return FromGraph(asker, whole(options, "limit", LIMIT), whole(options, "examples", len(TURNS)))
+    made = FromGraph(whole(options, "limit", LIMIT), whole(options, "examples", len(TURNS)))
+    return Saying("from-graph", asker, made.talk, {**asdict(made), "prompt": VERSION})
 
 
 EXPLAINERS.register_asking("from-graph", _make)

@@ -5,13 +5,13 @@ examples are our own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.registry import Options, number, only, whole
-from saelens_n2g.autointerp.saying import LEAD, say, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, shown
 from saelens_n2g.autointerp.token_activation import shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
 from saelens_n2g.errors import InputError
@@ -29,32 +29,19 @@ class Highlighting:
     """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each; marks what is
     above `threshold` of the unit's maximum, and the peak. Behind so many `examples`: small models copy them."""
 
-    asker: Asker
     excerpts: int = 10
     width: int = 32
     threshold: float = 0.3
     examples: int = len(EXAMPLES)
-    name: str = "highlights"
-    settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.excerpts < 1 or self.width < 1 or not 0 <= self.threshold < 1:
             found = f"{self.excerpts}, {self.width}, {self.threshold}"
-            raise InputError(self.name, "at least one excerpt, of one token, a threshold in [0, 1)", found)
-        shown(self.name, self.examples, len(EXAMPLES))
-        sizes = {"excerpts": self.excerpts, "width": self.width, "examples": self.examples}
-        given = {**sizes, "threshold": self.threshold, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+            raise InputError("highlights", "at least one excerpt, of one token, a threshold in [0, 1)", found)
+        shown("highlights", self.examples, len(EXAMPLES))
 
-    def explain(self, evidence: Evidence) -> Explained:
-        """See `Explainer.explain`."""
-        return self.explain_all([evidence], lambda: None)[0]
-
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
-        """See `explainers.Together`."""
-        return say(self.asker, [self._talk(one) for one in several], tick)
-
-    def _talk(self, evidence: Evidence) -> Talk | Explained:
+    def talk(self, evidence: Evidence) -> Talk | Explained:
+        """The question about a unit, or why there is none."""
         shots = shots_of(evidence, self.excerpts, self.width)
         if not shots:
             return Explained(None, SILENT, "no excerpt that fires")
@@ -71,10 +58,11 @@ class Highlighting:
         return "\n".join(lines)
 
 
-def _make(options: Options, asker: Asker) -> Highlighting:
+def _make(options: Options, asker: Asker) -> Saying:
     only("explainer highlights", options, ["excerpts", "width", "threshold", "examples"])
     sizes = whole(options, "excerpts", 10), whole(options, "width", 32)
-    return Highlighting(asker, *sizes, number(options, "threshold", 0.3), whole(options, "examples", len(EXAMPLES)))
+    made = Highlighting(*sizes, number(options, "threshold", 0.3), whole(options, "examples", len(EXAMPLES)))
+    return Saying("highlights", asker, made.talk, {**asdict(made), "prompt": VERSION})
 
 
 EXPLAINERS.register_asking("highlights", _make)

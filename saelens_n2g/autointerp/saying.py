@@ -2,11 +2,14 @@
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.asking import Asker, Question, why
+from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import FAILED, Explained, Tick
 from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.registry import Options
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.clients.messages import Failure, Reply
 from saelens_n2g.errors import InputError
@@ -25,6 +28,30 @@ _LEADS = re.compile(
 _REFUSED = re.compile(
     r"(?:i['’]?m sorry|i am sorry|sorry,|i can(?:no|['’])t|i am unable|i['’]?m unable|as an ai)", re.IGNORECASE
 )
+
+
+@dataclass(frozen=True)
+class Saying:
+    """An explainer that puts one question about each unit to a language model."""
+
+    name: str
+    asker: Asker
+    talk: Callable[[Evidence], Talk | Explained]
+    """The question about a unit, or why there is none."""
+    decides: Options
+    """What decides the question beside the client: sizes, the version of the prompt."""
+    settings: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", {**self.decides, "client": dict(self.asker.client.identity)})
+
+    def explain(self, evidence: Evidence) -> Explained:
+        """See `Explainer.explain`."""
+        return self.explain_all([evidence], lambda: None)[0]
+
+    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+        """See `explainers.Together`."""
+        return say(self.asker, [self.talk(one) for one in several], tick)
 
 
 def say(asker: Asker, talks: Sequence[Talk | Explained], tick: Tick) -> list[Explained]:

@@ -5,15 +5,15 @@ they are easily passed over. Wording and examples are our own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, say, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, shown
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, rows, scaled
 from saelens_n2g.errors import InputError
 
@@ -54,29 +54,17 @@ class TokenActivation:
     """See the top of this file. Reads the strongest `excerpts`, `width` tokens around the peak of each, behind so many
     `examples`: small models copy them."""
 
-    asker: Asker
     excerpts: int = 5
     width: int = 64
     examples: int = len(EXAMPLES)
-    name: str = "token-activation"
-    settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.excerpts < 1 or self.width < 1:
-            raise InputError(self.name, "at least one excerpt, of one token", f"{self.excerpts}, {self.width}")
-        shown(self.name, self.examples, len(EXAMPLES))
-        given = {"excerpts": self.excerpts, "width": self.width, "examples": self.examples, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+            raise InputError("token-activation", "at least one excerpt, of one token", f"{self.excerpts}, {self.width}")
+        shown("token-activation", self.examples, len(EXAMPLES))
 
-    def explain(self, evidence: Evidence) -> Explained:
-        """See `Explainer.explain`."""
-        return self.explain_all([evidence], lambda: None)[0]
-
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
-        """See `explainers.Together`."""
-        return say(self.asker, [self._talk(one) for one in several], tick)
-
-    def _talk(self, evidence: Evidence) -> Talk | Explained:
+    def talk(self, evidence: Evidence) -> Talk | Explained:
+        """The question about a unit, or why there is none."""
         shots = shots_of(evidence, self.excerpts, self.width)
         return talk_of(shots, self.examples) if shots else Explained(None, SILENT, "no excerpt that fires")
 
@@ -88,10 +76,11 @@ def shots_of(evidence: Evidence, excerpts: int, width: int) -> list[Shot]:
     return [Shot(e.strings, e.activations) for e in some[:excerpts]]
 
 
-def _make(options: Options, asker: Asker) -> TokenActivation:
+def _make(options: Options, asker: Asker) -> Saying:
     only("explainer token-activation", options, ["excerpts", "width", "examples"])
     sizes = whole(options, "excerpts", 5), whole(options, "width", 64)
-    return TokenActivation(asker, *sizes, whole(options, "examples", len(EXAMPLES)))
+    made = TokenActivation(*sizes, whole(options, "examples", len(EXAMPLES)))
+    return Saying("token-activation", asker, made.talk, {**asdict(made), "prompt": VERSION})
 
 
 EXPLAINERS.register_asking("token-activation", _make)

@@ -5,16 +5,14 @@ activation and no example that could be copied. What stands before a token it do
 that depend on context.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from saelens_n2g.autointerp.asking import Asker
-from saelens_n2g.autointerp.embedding import words_of
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained, Tick
+from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, say
-from saelens_n2g.autointerp.wording import Talk, sendable
+from saelens_n2g.autointerp.saying import LEAD, Saying
+from saelens_n2g.autointerp.wording import Talk, sendable, words_of
 from saelens_n2g.errors import InputError
 
 VERSION = 1
@@ -28,26 +26,14 @@ SYSTEM = (
 class TokenList:
     """See the top of this file. `tokens`: words at most, those of the strongest tokens, each once."""
 
-    asker: Asker
     tokens: int = 12
-    name: str = "token-list"
-    settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise InputError(self.name, "at least one token", str(self.tokens))
-        given = {"tokens": self.tokens, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+            raise InputError("token-list", "at least one token", str(self.tokens))
 
-    def explain(self, evidence: Evidence) -> Explained:
-        """See `Explainer.explain`."""
-        return self.explain_all([evidence], lambda: None)[0]
-
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
-        """See `explainers.Together`."""
-        return say(self.asker, [self._talk(one) for one in several], tick)
-
-    def _talk(self, evidence: Evidence) -> Talk | Explained:
+    def talk(self, evidence: Evidence) -> Talk | Explained:
+        """The question about a unit, or why there is none."""
         words = strongest(evidence, self.tokens)
         if not words:
             return Explained(None, SILENT, "no word that fires")
@@ -65,9 +51,10 @@ def strongest(evidence: Evidence, most: int) -> list[str]:
     return sorted(found, key=lambda word: (-found[word], word))[:most]
 
 
-def _make(options: Options, asker: Asker) -> TokenList:
+def _make(options: Options, asker: Asker) -> Saying:
     only("explainer token-list", options, ["tokens"])
-    return TokenList(asker, whole(options, "tokens", 12))
+    made = TokenList(whole(options, "tokens", 12))
+    return Saying("token-list", asker, made.talk, {**asdict(made), "prompt": VERSION})
 
 
 EXPLAINERS.register_asking("token-list", _make)

@@ -67,6 +67,16 @@ def marked(strings: Sequence[str], marks: Sequence[bool]) -> str:
     return "".join(out)
 
 
+def words_of(strings: Sequence[str]) -> list[str]:
+    """Per token the word it is in: tokens up to the next that begins with a space, joined and stripped."""
+    starts = [i for i, s in enumerate(strings) if i == 0 or not s or s[0].isspace()]
+    ends = [*starts[1:], len(strings)]
+    out: list[str] = []
+    for start, end in zip(starts, ends, strict=True):
+        out += ["".join(strings[start:end]).strip()] * (end - start)
+    return out
+
+
 class Shot(NamedTuple):
     """An excerpt of an example."""
 
