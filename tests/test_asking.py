@@ -15,7 +15,7 @@ from saelens_n2g.autointerp import detection as computed
 from saelens_n2g.autointerp import numbers, revision, saying, structured, wording, yes_no
 from saelens_n2g.autointerp.asking import Asker, Question, made_up
 from saelens_n2g.autointerp.excerpts import Evidence, Excerpt
-from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer, explain_all
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer, explain_all, nobody
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure
 from saelens_n2g.autointerp.scorers import SCORERS, Scored, Scorer
@@ -497,12 +497,12 @@ def test_explainers_that_wait_ask_about_all_units_at_once(name):
     units = [unit(*(excerpt([0.9] * (n + 1), i, side="fit") for i in range(12)), graph=graph) for n in range(5)]
     units.insert(2, unit())
     explainer = EXPLAINERS.make(name, {}, client)
-    together = explain_all(explainer, units, lambda: ticks.append(1)) if name != "revised" else None
+    together = explain_all(explainer, units, lambda *told: ticks.append(told)) if name != "revised" else None
     if together is None:
-        before = explain_all(explainer.first, units, lambda: None)
-        together, batches[:] = explainer.revise(units, before, lambda: ticks.append(1)), batches[1:]
+        before = explain_all(explainer.first, units, nobody)
+        together, batches[:] = explainer.revise(units, before, lambda *told: ticks.append(told)), batches[1:]
     assert batches == [5]
-    assert len(ticks) == 6
+    assert sorted(ticks, key=lambda told: told[0]) == list(enumerate(together))
     assert together[2].status == "silent"
     alone = [explainer.explain(one) for one in units]
     assert [one.text for one in together] == [one.text for one in alone]
@@ -520,7 +520,7 @@ def test_what_is_true_of_all_requests_ends_the_asking():
 
 
 def revise(revised, evidence, before: Explained) -> Explained:
-    (found,) = revised.revise([evidence], [before], lambda: None)
+    (found,) = revised.revise([evidence], [before], nobody)
     return found
 
 

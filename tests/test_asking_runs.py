@@ -330,7 +330,7 @@ def test_who_asks_needs_a_client_and_revision_its_first(demo, tmp_path, server):
         run_interpretation([demo], config(server, explainers=("revised",), options={}), tmp_path / "o", Silent())
     with pytest.raises(InputError, match="a client whose requests are counted"):
         plan_interpretation([demo], InterpretConfig(), tmp_path / "o")
-    with pytest.raises(InputError, match="scorers: expected some of detection, fuzzing"):
+    with pytest.raises(InputError, match="scorers: expected some of embedding, detection, fuzzing"):
         config(server, scorers=("guessing",))
 
 

@@ -258,15 +258,15 @@ def test_a_killed_process_loses_one_unit_at_most(demo, tmp_path):
     """The real thing: a process that ends without a word in the middle of its work."""
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from saelens_n2g.autointerp import work\n"
+        "from saelens_n2g.autointerp import kept\n"
         "from saelens_n2g.autointerp.config import InterpretConfig\n"
         "from saelens_n2g.autointerp.run import run_interpretation\n"
         "from saelens_n2g.progress import Silent\n"
-        "left, write = [int(sys.argv[3])], work.write_json\n"
+        "left, write = [int(sys.argv[3])], kept.write_json\n"
         "def dying(*given):\n"
         "    left[0] -= 1\n"
         "    os._exit(9) if left[0] == 0 else write(*given)\n"
-        "work.write_json = dying\n"
+        "kept.write_json = dying\n"
         "run_interpretation([Path(sys.argv[1])], InterpretConfig(), Path(sys.argv[2]), Silent())\n"
     )
     out = tmp_path / "killed"

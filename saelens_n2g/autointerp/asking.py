@@ -74,25 +74,31 @@ class Asker:
         other.planned = self.planned
         return other
 
-    def ask(self, questions: Sequence[Question], tick: Callable[[], None] | None = None) -> Said:
-        """One reply for each question, in their order; `tick` is called as each comes. Raises `InputError` where one
+    def ask(self, questions: Sequence[Question], got: Callable[[int, Told], None] | None = None) -> Said:
+        """One reply for each question, in their order; `got` is told of each as it comes. Raises `InputError` where one
         says that every other would fail too, as with a wrong key; what was answered is kept as the client keeps it."""
         if not questions:
             return Said([], self._costs([], []))
+
+        def arrived(index: int, reply: Reply) -> None:
+            if got is not None:
+                got(index, Told(reply, self._costs([questions[index]], [reply])))
+
         if self.dry:
             self.planned.setdefault(self.name, []).extend(questions)
             replies: list[Reply] = [self._made_up(question) for question in questions]
+            for index, reply in enumerate(replies):
+                arrived(index, reply)
         else:
-            got = None if tick is None else lambda _index, _reply: tick()
-            replies = self.client.ask_many([question.request for question in questions], got=got)
+            replies = self.client.ask_many([question.request for question in questions], got=arrived)
         for reply in replies:
             if isinstance(reply, Failure) and reply.fatal:
                 raise InputError(f"client {self.client.name} of model {self.client.model!r}", "answers", why(reply))
         return Said(replies, self._costs(questions, replies))
 
-    def ask_each(self, questions: Sequence[Question], tick: Callable[[], None] | None = None) -> list[Told]:
+    def ask_each(self, questions: Sequence[Question]) -> list[Told]:
         """The same, the costs of each question apart."""
-        replies = self.ask(questions, tick).replies
+        replies = self.ask(questions).replies
         return [Told(r, self._costs([q], [r])) for q, r in zip(questions, replies, strict=True)]
 
     def _made_up(self, question: Question) -> Answer:

@@ -12,11 +12,9 @@ from typing import Protocol, runtime_checkable
 
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.records import EXPLAINED, FAILED, SILENT
 from saelens_n2g.autointerp.registry import Options, Registry
 from saelens_n2g.errors import InputError
-
-EXPLAINED, FAILED, SILENT = "explained", "failed", "silent"
-"""Statuses: there is a text; something went wrong and is worth another try; there is nothing to say of this unit."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +53,32 @@ class Explainer(Protocol):
         ...
 
 
-Tick = Callable[[], None]
-"""Told that one more unit is explained."""
+Got = Callable[[int, Explained], None]
+"""Told of each unit that is explained, as soon as it is: its place, what was said."""
 
 
 @runtime_checkable
 class Together(Protocol):
     """An explainer that takes many units at once, as those do that wait for answers."""
 
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
-        """`Explainer.explain` of each, in their order; `tick` is called as each is there."""
+    def explain_all(self, several: Sequence[Evidence], got: Got) -> list[Explained]:
+        """`Explainer.explain` of each, in their order; `got` is told of each as it is there."""
         ...
 
 
-def explain_all(explainer: Explainer, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+def explain_all(explainer: Explainer, several: Sequence[Evidence], got: Got) -> list[Explained]:
     """What an explainer says of several units: at once where it can."""
     if isinstance(explainer, Together):
-        return explainer.explain_all(several, tick)
+        return explainer.explain_all(several, got)
     found = []
-    for one in several:
+    for place, one in enumerate(several):
         found.append(explainer.explain(one))
-        tick()
+        got(place, found[-1])
     return found
+
+
+def nobody(_place: int, _explained: Explained) -> None:
+    """A `Got` that is told for nothing."""
 
 
 EXPLAINERS: Registry[Explainer] = Registry(

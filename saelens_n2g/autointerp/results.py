@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from saelens_n2g.autointerp.controls import CONTROLS, INVALID, JUDGED_BY, SHUFFLED, Validity, validity
-from saelens_n2g.autointerp.explainers import FAILED
 from saelens_n2g.autointerp.judge import Judged, judged_from
+from saelens_n2g.autointerp.records import FAILED, Ended
 from saelens_n2g.autointerp.scorers import Asked, asked_from
 from saelens_n2g.autointerp.scorers import validity_of as asked_validity
 from saelens_n2g.errors import ArtefactError
@@ -18,9 +18,6 @@ from saelens_n2g.jobs.artefacts import read_format, write_json
 from saelens_n2g.scoring import PairedComparison, Summary, compare_paired, summarise
 
 FORMAT, VERSION = "saelens-n2g/interpretation", 1
-SCORED = "scored"
-"""Status of a unit under a way that has scores. The others are those of sentences: `failed`, which the next run tries
-again, and `silent`, where there is nothing to score, as without a graph."""
 MAIN = ("top_and_random", "correlation")
 """Set and metric that tables begin with: Bills et al.'s score."""
 
@@ -39,19 +36,11 @@ class Way:
         return self.simulator if self.explainer is None else f"{self.explainer} > {self.simulator}"
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One unit under one way."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome(Ended):
+    """One unit under one way: `scored`, `failed` or `silent`."""
 
-    unit: str
-    run: str
-    basis: str
-    layer: int
-    status: str
-    """`scored`, `failed` or `silent`."""
-    reason: str
-    """Why there is no score, in one line."""
-    judged: Judged | None
+    judged: Judged | None = None
     """None unless scored."""
     controls: Mapping[str, Judged | str] = field(default_factory=dict)
     """`neutral` and `other` -> scores, or why they failed; what cannot be, as in a group of one unit, is not there."""
@@ -95,18 +84,11 @@ def outcome_from(value: Mapping[str, Any]) -> Outcome:
     return Outcome(**{**value, "judged": judged, "controls": controls})
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """What an explainer said of one unit."""
+@dataclass(frozen=True, kw_only=True)
+class Sentence(Ended):
+    """What an explainer said of one unit: `explained`, `failed` or `silent`."""
 
-    unit: str
-    run: str
-    basis: str
-    layer: int
     text: str | None
-    status: str
-    """`explained`, `failed` or `silent` (`explainers.Explained`)."""
-    reason: str
     costs: Mapping[str, float]
 
 
@@ -194,7 +176,7 @@ class Interpretation:
     def costs_by(self) -> dict[str, dict[str, float]]:
         """What each explainer, way and scorer took, controls included; those that took nothing are not there."""
         found = {f"{name}, sentences": summed(one.costs for one in some) for name, some in self.sentences.items()}
-        found |= {way.label: summed(one.costs for one in some) for way, some in self.outcomes.items()}
+        found |= {self.label(way): summed(one.costs for one in some) for way, some in self.outcomes.items()}
         for way, asked in self.asked.items():  # an encoder may be simulator and scorer by one name
             found[f"{way.label}, asked"] = summed(one.costs for one in asked)
         return {name: costs for name, costs in found.items() if costs}

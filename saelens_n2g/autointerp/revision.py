@@ -17,8 +17,9 @@ import numpy as np
 
 from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, FAILED, SILENT, Explained, Explainer, Tick
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer, Got, nobody
 from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.records import FAILED, SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
 from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
@@ -76,20 +77,23 @@ class Revised:
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`: both sentences, one after the other."""
         before = self.first.explain(evidence)
-        (after,) = self.revise([evidence], [before], lambda: None)
+        (after,) = self.revise([evidence], [before], nobody)
         return replace(after, costs=summed([before.costs, after.costs]))
 
-    def revise(self, several: Sequence[Evidence], before: Sequence[Explained], tick: Tick) -> list[Explained]:
+    def revise(self, several: Sequence[Evidence], before: Sequence[Explained], got: Got) -> list[Explained]:
         """The sentences after the counterexamples, of units with those before; costs of the revision alone. What failed
         before fails after."""
         shown = self._counterexamples(several, before)
         talks = [self._talk(b, one) for b, one in zip(before, shown, strict=True)]
-        after = say(self.asker, talks, tick)
-        costs = [one.costs for one in shown]
-        return [
-            replace(one, costs=summed([spent, one.costs])) if isinstance(talk, Talk) else one
-            for one, talk, spent in zip(after, talks, costs, strict=True)
-        ]
+
+        def whole(place: int, after: Explained) -> Explained:
+            """With the costs of what was proposed."""
+            if isinstance(talks[place], Explained):
+                return after
+            return replace(after, costs=summed([shown[place].costs, after.costs]))
+
+        found = say(self.asker, talks, lambda place, after: got(place, whole(place, after)))
+        return [whole(place, after) for place, after in enumerate(found)]
 
     def _talk(self, before: Explained, shown: "_Shown") -> Talk | Explained:
         if before.text is None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import FAILED, Explained, Tick
+from saelens_n2g.autointerp.explainers import Explained, Got, nobody
 from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.records import FAILED
 from saelens_n2g.autointerp.registry import Options
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.clients.messages import Failure, Reply
@@ -47,25 +48,30 @@ class Saying:
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""
-        return self.explain_all([evidence], lambda: None)[0]
+        return self.explain_all([evidence], nobody)[0]
 
-    def explain_all(self, several: Sequence[Evidence], tick: Tick) -> list[Explained]:
+    def explain_all(self, several: Sequence[Evidence], got: Got) -> list[Explained]:
         """See `explainers.Together`."""
-        return say(self.asker, [self.talk(one) for one in several], tick)
+        return say(self.asker, [self.talk(one) for one in several], got)
 
 
-def say(asker: Asker, talks: Sequence[Talk | Explained], tick: Tick) -> list[Explained]:
+def say(asker: Asker, talks: Sequence[Talk | Explained], got: Got) -> list[Explained]:
     """Ask for a sentence each, all at once; a failed, refused or empty answer is a status. What is explained already is
-    passed through. `tick` is called as each comes."""
-    told = iter(asker.ask_each([_question(asker, one) for one in talks if isinstance(one, Talk)], tick))
-    out = []
-    for one in talks:
-        if isinstance(one, Talk):
-            out.append(_read(*next(told)))
-        else:
-            out.append(one)
-            tick()
-    return out
+    passed through. `got` is told of each as it comes."""
+    found: dict[int, Explained] = {}
+
+    def arrived(place: int, explained: Explained) -> None:
+        found[place] = explained
+        got(place, explained)
+
+    asked = {place: talk for place, talk in enumerate(talks) if isinstance(talk, Talk)}
+    for place, talk in enumerate(talks):
+        if isinstance(talk, Explained):
+            arrived(place, talk)
+    places = list(asked)
+    questions = [_question(asker, talk) for talk in asked.values()]
+    asker.ask(questions, lambda index, told: arrived(places[index], _read(*told)))
+    return [found[place] for place in range(len(talks))]
 
 
 def shown(name: str, examples: int, most: int) -> None:

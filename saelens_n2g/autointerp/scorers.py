@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from saelens_n2g.autointerp.controls import INVALID, NEUTRAL, OTHER, UNKNOWN, VALID, Validity, beaten
 from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import FAILED
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Costs, Failure
+from saelens_n2g.autointerp.records import FAILED, Ended
 from saelens_n2g.autointerp.registry import Options, Registry
 
 
@@ -52,19 +52,11 @@ SCORERS: Registry[Scorer] = Registry("scorer", "yes_no", "embedding")
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a scorer found of one unit's sentence."""
+@dataclass(frozen=True, kw_only=True)
+class Asked(Ended):
+    """What a scorer found of one unit's sentence: `scored`, `failed` or `silent`."""
 
-    unit: str
-    run: str
-    basis: str
-    layer: int
-    status: str
-    """`scored`, `failed` or `silent`."""
-    reason: str
-    """Why there is no score, in one line."""
-    answers: Answers | None
+    answers: Answers | None = None
     """None unless scored."""
     controls: Mapping[str, Answers | str] = field(default_factory=dict)
     """`neutral` and `other` -> scores, or why they failed."""

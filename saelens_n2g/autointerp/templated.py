@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.phrases import BEFORE, TARGETS, Clause, Item, item, sentence
 from saelens_n2g.autointerp.predictors import TokenMeans
+from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
 from saelens_n2g.errors import InputError
 from saelens_n2g.graphs import elements

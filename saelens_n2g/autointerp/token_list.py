@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import EXPLAINERS, SILENT, Explained
+from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
+from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
 from saelens_n2g.autointerp.saying import LEAD, Saying
 from saelens_n2g.autointerp.wording import Talk, sendable, words_of

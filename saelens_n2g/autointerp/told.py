@@ -10,10 +10,11 @@ from saelens_n2g.autointerp.config import VERSION, InterpretConfig
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
+from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.kept import answer, file_of
 from saelens_n2g.autointerp.predictors import Failure
-from saelens_n2g.autointerp.results import SCORED, Way, summed
+from saelens_n2g.autointerp.records import FAILED, SCORED, SILENT, about
+from saelens_n2g.autointerp.results import Way, summed
 from saelens_n2g.autointerp.scorers import SCORERS, Asked, Scorer, asked_from
 from saelens_n2g.jobs.artefacts import fingerprint
 from saelens_n2g.scoring import cycle
@@ -52,7 +53,7 @@ class Telling:
     ) -> Asked:
         """A unit's sentence and its controls: out of their file, or now."""
         if said.text is None:
-            return Asked(unit.name, unit.run, unit.basis, unit.layer, said.status, said.reason, None)
+            return Asked(**about(unit), status=said.status, reason=said.reason)
         settings = dict(self.scorers[way.simulator].settings)
         cut, rules = asdict(self.config.reading), asdict(self.config.rules)
         decided = [settings, said.text, dict(controls), other]
@@ -63,14 +64,14 @@ class Telling:
 
     def _now(self, scorer: Scorer, unit: Evidence, text: str, controls: Mapping[str, str], other: str | None) -> Asked:
         """The controls of what has no score are not asked for."""
-        about = (unit.name, unit.run, unit.basis, unit.layer)
         own = scorer.score(text, unit, self.config.rules)
         if isinstance(own, Failure):
-            return Asked(*about, FAILED if own.again else SILENT, own.reason, None)
+            return Asked(**about(unit), status=FAILED if own.again else SILENT, reason=own.reason)
         beside: dict[str, Answers | str] = {}
         costs = [own.costs]
         for name, sentence in controls.items():
             found = scorer.score(sentence, unit, self.config.rules)
             beside[name] = found.reason if isinstance(found, Failure) else found.answers
             costs += [] if isinstance(found, Failure) else [found.costs]
-        return Asked(*about, SCORED, "", own.answers, beside, other, summed(costs))
+        spent = summed(costs)
+        return Asked(**about(unit), status=SCORED, answers=own.answers, controls=beside, other=other, costs=spent)

@@ -10,11 +10,12 @@ from saelens_n2g.autointerp.asking import Asker
 from saelens_n2g.autointerp.config import VERSION, InterpretConfig
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.excerpts import Evidence
-from saelens_n2g.autointerp.explainers import FAILED, SILENT, Explained
+from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.judge import Judged, judge
 from saelens_n2g.autointerp.kept import answer, file_of, keep, known
 from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
-from saelens_n2g.autointerp.results import SCORED, Interpretation, Outcome, Sentence, Way, outcome_from, summed
+from saelens_n2g.autointerp.records import FAILED, SCORED, SILENT, about
+from saelens_n2g.autointerp.results import Interpretation, Outcome, Sentence, Way, outcome_from, summed
 from saelens_n2g.autointerp.revision import Revised
 from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
 from saelens_n2g.autointerp.subjects import Runnable
@@ -74,7 +75,7 @@ class Work:
         said = {name: self._explained(name, units, tick) for name in self.writers}
         for writer, explained in said.items():
             self.sentences[writer] += [
-                Sentence(u.name, u.run, u.basis, u.layer, e.text, e.status, e.reason, e.costs)
+                Sentence(**about(u), text=e.text, status=e.status, reason=e.reason, costs=e.costs)
                 for u, e in zip(units, explained, strict=True)
             ]
         self.telling.group(units, said)
@@ -128,11 +129,13 @@ class Work:
     def _says(self, name: str, units: Sequence[Evidence], tick: Tick) -> list[Explained]:
         """The same out of their files, or now, all that is wanting at once."""
         writer, before = self.writers[name], list[Explained]()
-        about: list[list[Any]] = [[VERSION, name, dict(writer.settings), unit.checksum, self._cut()] for unit in units]
+        decides: list[list[Any]] = [
+            [VERSION, name, dict(writer.settings), unit.checksum, self._cut()] for unit in units
+        ]
         if isinstance(writer, Revised):
             before = self._explained(writer.first.name, units, tick)
-            about = [[*one, said.text] for one, said in zip(about, before, strict=True)]
-        keys = [fingerprint(one) for one in about]
+            decides = [[*one, said.text] for one, said in zip(decides, before, strict=True)]
+        keys = [fingerprint(one) for one in decides]
         paths = [file_of(self.folder / "explanations" / name, unit) for unit in units]
         stored = [known(path, key) for path, key in zip(paths, keys, strict=True)]
         found = {at: Explained(**one) for at, one in enumerate(stored) if one is not None and one["status"] != FAILED}
@@ -140,14 +143,18 @@ class Work:
             tick()
         wanting = [at for at in range(len(units)) if at not in found]
         some = [units[at] for at in wanting]
-        if isinstance(writer, Revised):
-            said = writer.revise(some, [before[at] for at in wanting], tick)
-        else:
-            said = explainers.explain_all(writer, some, tick)
-        for at, one in zip(wanting, said, strict=True):
+
+        def got(place: int, one: Explained) -> None:
+            at = wanting[place]
             found[at] = one
             if not self.dry:
                 keep(paths[at], keys[at], asdict(one))
+            tick()
+
+        if isinstance(writer, Revised):
+            writer.revise(some, [before[at] for at in wanting], got)
+        else:
+            explainers.explain_all(writer, some, got)
         return [found[at] for at in range(len(units))]
 
     def _cut(self) -> Any:
@@ -173,12 +180,11 @@ class Work:
     ) -> Outcome:
         """Scores of a unit and its controls: out of their file, or now."""
         if isinstance(given.predictor, Failure):
-            reason = given.predictor.reason
-            return Outcome(unit.name, unit.run, unit.basis, unit.layer, given.status, reason, None)
+            return Outcome(**about(unit), status=given.status, reason=given.predictor.reason)
         decided = {name: one.identity for name, one in {"own": given, **controls}.items()}
         rules = asdict(self.config.rules)
-        about = [VERSION, way.label, unit.checksum, unit.threshold, self._cut(), rules, decided, other]
-        key = fingerprint(about)
+        decides = [VERSION, way.label, unit.checksum, unit.threshold, self._cut(), rules, decided, other]
+        key = fingerprint(decides)
         path = file_of(self.folder / "scores" / way.label.replace(" > ", "+"), unit)
         predictor = given.predictor
         return answer(
@@ -190,16 +196,16 @@ class Work:
     ) -> Outcome:
         """Now. The controls of what has no score are not asked for."""
         own = judge(predictor, unit, self.config.rules)
-        about = (unit.name, unit.run, unit.basis, unit.layer)
         if isinstance(own, Failure):
-            return Outcome(*about, FAILED if own.again else SILENT, own.reason, None)
+            return Outcome(**about(unit), status=FAILED if own.again else SILENT, reason=own.reason)
         beside: dict[str, Judged | str] = {}
         for name, one in controls.items():
             if not isinstance(one.predictor, Failure):
                 found = judge(one.predictor, unit, self.config.rules)
                 beside[name] = found.reason if isinstance(found, Failure) else found._replace(shuffled={})
         judged = [own, *(one for one in beside.values() if isinstance(one, Judged))]
-        return Outcome(*about, SCORED, "", own, beside, other, summed(one.costs for one in judged))
+        costs = summed(one.costs for one in judged)
+        return Outcome(**about(unit), status=SCORED, judged=own, controls=beside, other=other, costs=costs)
 
 
 def _own(name: str, unit: Evidence) -> Given:
