@@ -17,6 +17,7 @@ from saelens_n2g.clients.messages import Answer, Message, PromptWish, Request
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.clients.running import Sampler
 from saelens_n2g.clients.spelling import Speller
+from saelens_n2g.clients.vocabulary import Pretrained
 from saelens_n2g.errors import InputError
 from saelens_n2g.subject import Tokenizer
 
@@ -142,9 +143,8 @@ def sentence_piece() -> Speller:
     )
     built.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     built.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    return Speller(
-        Tokenizer(PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
-    )
+    inner = PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return Speller(Pretrained(Tokenizer(inner)))
 
 
 def test_a_tokenizer_that_puts_a_space_in_front():
