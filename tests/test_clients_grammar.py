@@ -11,7 +11,7 @@ from saelens_n2g.clients.places import Missing
 
 def rules(schema: object) -> list[str]:
     """Those that the schema adds."""
-    return grammar_of(json.dumps(schema)).partition("\nchar ::=")[0].splitlines()
+    return grammar_of(json.dumps(schema)).partition("\nletter ::=")[0].splitlines()
 
 
 def test_every_kind_of_schema_has_a_rule():

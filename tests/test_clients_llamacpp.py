@@ -363,10 +363,10 @@ def test_the_embedded_model_is_that_of_transformers_but_for_rounded_activations(
     ids = client.speller.ids(Request(prompt=text))
     assert ids == theirs.speller.ids(Request(prompt=text))
     wish = PromptWish(tuple(range(1, len(ids))), ())
+    request = Request(tokens=ids, max_tokens=0, prompt_logprobs=wish)
     one, two = (
-        np.array([s.actual.logprob for s in who.ask(Request(tokens=ids, max_tokens=0, prompt_logprobs=wish)).prompt_logprobs])
-        for who in (client, theirs)
-    )  # fmt: skip
+        np.array([slot.actual.logprob for slot in who.ask(request).prompt_logprobs]) for who in (client, theirs)
+    )
     assert np.abs(one - two).mean() < 0.15
     assert np.corrcoef(one, two)[0, 1] > 0.995
     chat = Request(messages=(Message("user", "What is 2 + 2?"),), max_tokens=12)

@@ -23,8 +23,8 @@ class ClientConfig:
     kind: str = "huggingface"
     """A registered client: `http`, `huggingface`, `llamacpp`, `replay`."""
     model: str = "embedded"
-    """The model as the client knows it: a server's name for it, a hub name or folder, a GGUF file, `embedded`; a file to
-    replay."""
+    """The model as the client knows it: `embedded`, a server's name for it, a hub name or folder, a GGUF file; a file
+    to replay."""
     cache: str = ""
     """Folder of answers that are kept; empty keeps none."""
     revision: str | None = None

@@ -25,13 +25,22 @@ BESIDE = {
     "null": set[str](),
 }
 """Type -> keywords that are understood beside it."""
-KINDS = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool,
-         "null": type(None)}  # fmt: skip
+KINDS: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "null": type(None),
+}
 MOST = 1000
 """Of items or letters that may be asked for; llama.cpp refuses more than 2000 repetitions."""
 PLAIN = r"""
-char ::= [\x20-\x21\x23-\x5B\x5D-\x7E\x80-\uD7FF\uE000-\U0010FFFF] | "\\" (["\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex hex hex | [dD] [0-7] hex hex))
+letter ::= [\x20-\x21\x23-\x5B\x5D-\x7E\x80-\uD7FF\uE000-\U0010FFFF]
+escape ::= ["\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex hex hex | [dD] [0-7] hex hex)
 hex ::= [0-9a-fA-F]
+char ::= letter | "\\" escape
 string ::= "\"" char* "\""
 integer ::= "-"? ("0" | [1-9] [0-9]{0,15})
 number ::= integer ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?
@@ -43,7 +52,7 @@ object ::= "{" (string colon value (comma string colon value)*)? "}"
 array ::= "[" (value (comma value)*)? "]"
 value ::= object | array | string | number | boolean | null
 """.strip()
-"""Rules that are always there; those of types have their names. `hex hex hex` and no count, for speed."""
+"""Rules that are always there; those of types have their names. Characters are whole ones, escaped or not."""
 
 
 def grammar_of(schema: str) -> str:

@@ -1,8 +1,8 @@
 """llama.cpp by its C interface: a model file, its vocabulary, reading it, grammars. Needs `llama-cpp-python`.
 
 What comes out for some ids is a function of them, of how they are split and of the number of threads, never of what was
-read before: a prefix is always run by itself, and stays in memory until another one is asked for. Tokens behind it are
-taken out again. A prefix that is longer or shorter is another one: run in other pieces, it would differ in the last bits.
+read before: a prefix is always run by itself, and stays in memory until another one is asked for; tokens behind it are
+taken out again. A prefix that is longer or shorter is another one: cut elsewhere it would differ in the last bits.
 """
 
 import codecs
@@ -44,13 +44,12 @@ def library() -> Any:
         wanted = "package llama-cpp-python (pip install 'saelens-n2g[llamacpp]'; it is compiled, or see its own page)"
         raise InputError("client llamacpp", wanted, " ".join(str(error).split())[:200]) from error
 
-    @llama_cpp.llama_log_callback
     def listen(level: int, text: bytes, _: Any) -> None:
         if level == ERROR:
             _said.append(text.decode(errors="replace").strip())
 
-    _listeners.append(listen)
-    llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))
+    _listeners.append(llama_cpp.llama_log_callback(listen))
+    llama_cpp.llama_log_set(_listeners[-1], ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     return llama_cpp
 
@@ -278,4 +277,5 @@ class Grammar:
         pointer = rows.ctypes.data_as(ctypes.POINTER(llama.llama_token_data))
         array = llama.llama_token_data_array(data=pointer, size=len(ids), selected=-1, sorted=False)
         llama.llama_sampler_apply(self.handle, ctypes.byref(array))
-        return np.isfinite(rows["logit"])
+        takes: np.ndarray[Any, np.dtype[np.bool_]] = np.isfinite(rows["logit"])
+        return takes

@@ -44,7 +44,7 @@ class LlamaCppClient(Local):
         self.gpu = _gpu(config.device)
         self.words = LlamaVocabulary(Model(self.path, weights=False))
         self.speller = Speller(self.words)
-        self.n_ctx = min(config.context, self.words.model.n_ctx or config.context)
+        self.room = self.n_ctx = min(config.context, self.words.model.n_ctx or config.context)
         self.threads = config.threads or torch.get_num_threads()
         self._reader: LlamaReader | None = None
 
@@ -72,7 +72,7 @@ class LlamaCppClient(Local):
     def _ready(self) -> tuple[LlamaReader, Collection[int]]:
         if self._reader is None:
             model = Model(self.path, weights=True, gpu=self.gpu)
-            self._reader = LlamaReader(model, self.n_ctx, self.threads)
+            self._reader = LlamaReader(model, self.room, self.threads)
         return self._reader, self.words.ends
 
 
