@@ -58,7 +58,7 @@ class LlamaCppClient(Local):
             "model": self.model,
             "files": [[self.path.name, status.st_size, None if embedded else status.st_mtime_ns]],
             "library": importlib.metadata.version("llama-cpp-python"),
-            "threads": self.threads,
+            "threads": self.threads,  # in long texts the last bits differ
             "device": "cpu" if self.gpu is None else "cuda",
         }
 
