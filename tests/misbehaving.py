@@ -48,7 +48,8 @@ def logprob_of(token: str, place: int) -> float:
 class Server(ThreadingHTTPServer):
     """Counts requests. `abilities`: which ways of giving log probabilities of the prompt it has; `breaks_at`: fields
     that it answers with an error of its own, as some servers do; `stops`: whether a stop text ends an answer, of which
-    it is left a part then, as `transformers serve` does."""
+    it is left a part then, as `transformers serve` does; `drops`: whether the last token of an echo that is cut off is
+    left out of the list, as by the server of llama-cpp-python."""
 
     daemon_threads, block_on_close = True, False
     request_queue_size = 64
@@ -60,7 +61,7 @@ class Server(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.abilities = {"vllm", "echo"}
         self.breaks_at: set[str] = set()
-        self.stops = False
+        self.stops = self.drops = False
         self.under_way = self.most_under_way = 0
         self.pause = 0.0
         self.lock = threading.Lock()
@@ -188,7 +189,9 @@ class Handler(BaseHTTPRequestHandler):
             choice["text"] = "".join(new)
             if "logprobs" in body:
                 echo = body.get("echo") and "echo" in self.server.abilities
-                choice["logprobs"] = self.of_completion(([*tokens] if echo else []) + new, body["logprobs"], bool(echo))
+                listed = ([*tokens] if echo else []) + new
+                listed = listed[:-1] if echo and self.server.drops and finish == "length" else listed
+                choice["logprobs"] = self.of_completion(listed, body["logprobs"], bool(echo))
                 choice["text"] = (prompt if echo else "") + choice["text"]
         value = {"id": "x", "model": "tiny-v2", "choices": [choice]}
         if "prompt_logprobs" in body and "vllm" in self.server.abilities:

@@ -169,6 +169,19 @@ def test_places_of_a_prompt(server, ability, limit):
         assert slot.bound is None
 
 
+@pytest.mark.parametrize("limit", [0, 1])
+def test_an_echo_without_its_last_token_is_still_an_echo(server, limit):
+    """The server generates one token, says so, and lists those of the prompt alone."""
+    server.abilities, server.drops = {"echo"}, True
+    client = server.client(top_logprobs=10)
+    assert client.capabilities().prompt_logprobs
+    reply = client.ask(Request(prompt=TABLE, max_tokens=limit, prompt_logprobs=WISH))
+    assert [slot.actual.logprob for slot in reply.prompt_logprobs] == [
+        logprob_of(f" {own}", place) for place, own in ((1, 0), (3, 1), (5, 2))
+    ]
+    assert reply.text == ("said" if limit else "")
+
+
 @pytest.mark.parametrize("ability", ["vllm", "echo"])
 def test_candidates_beyond_the_listed_ones_are_missing_not_zero(server, ability):
     reply = server.client(prompt_logprobs=ability, top_logprobs=3).ask(

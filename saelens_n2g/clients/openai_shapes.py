@@ -220,7 +220,10 @@ def _without_prompt(
     if usage.tokens_out is None or usage.tokens_out > len(places):
         raise Malformed("an echo without the number of generated tokens")
     cut = len(places) - usage.tokens_out
-    new = tuple(generated[len(generated) - usage.tokens_out :]) if usage.tokens_out else ()
+    # The server of llama-cpp-python leaves out the last generated token where the answer is cut off.
+    if request.prompt and "".join(p.token or "" for p in places[: usage.tokens_in or 0]) == request.prompt:
+        cut = min(usage.tokens_in or 0, len(places))
+    new = tuple(generated[len(generated) - len(places) + cut :]) if cut < len(places) else ()
     rest = text.removeprefix(request.prompt) if request.prompt else "".join(p.token or "" for p in places[cut:])
     return rest, new, list(places[:cut])
 
