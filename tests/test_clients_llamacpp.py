@@ -316,6 +316,12 @@ def test_files_that_are_broken(path, tmp_path, capfd, change, found):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_model_that_continues_nothing_is_none(path, monkeypatch):
+    monkeypatch.setattr(llama.library(), "llama_get_memory", lambda _: None)  # as of a BERT
+    with pytest.raises(InputError, match="one that continues text"):
+        made(path).ask(Request(prompt="a", max_tokens=2))
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda"])
 def test_devices_that_are_none(path, device):
     if device == "cuda" and llama.library().llama_supports_gpu_offload():

@@ -95,6 +95,7 @@ class LlamaVocabulary:
 
     def __init__(self, model: Model) -> None:
         self.model, self.library = model, model.library
+        self.written: dict[int, bytes] = {}
         llama, words = self.library, model.vocabulary
         self.size: int = llama.llama_vocab_n_tokens(words)
         template = llama.llama_model_chat_template(model.handle, None)
@@ -126,6 +127,11 @@ class LlamaVocabulary:
 
     def bytes_of(self, token: int) -> bytes:
         """What a token is written as, special ones too."""
+        if token not in self.written:
+            self.written[token] = self._piece(token)
+        return self.written[token]
+
+    def _piece(self, token: int) -> bytes:
         room = ctypes.create_string_buffer(64)
         write = self.library.llama_token_to_piece
         size = write(self.model.vocabulary, token, room, len(room), 0, True)
@@ -160,7 +166,7 @@ class LlamaVocabulary:
 class LlamaReader:
     """See `Reads`. What is read lies in the one memory that a model has here, so only the last of it can be continued.
 
-    Raises `InputError` if there is no room for `n_ctx` tokens.
+    Raises `InputError` if there is no room for `n_ctx` tokens, or if it is no causal language model.
     """
 
     def __init__(self, model: Model, n_ctx: int, threads: int) -> None:
@@ -174,10 +180,12 @@ class LlamaReader:
         self.handle = self.library.llama_init_from_model(model.handle, settings)
         if not self.handle:
             raise InputError(f"model {model.path}", f"memory for {n_ctx} tokens", _heard())
-        self.memory = self.library.llama_get_memory(self.handle)
-        self.d_vocab: int = self.library.llama_vocab_n_tokens(model.vocabulary)
         self.batch = self.library.llama_batch_init(BATCH, 0, 1)
         weakref.finalize(self, _free, model, self.handle, self.batch)
+        self.memory = self.library.llama_get_memory(self.handle)
+        if not self.memory or self.library.llama_model_has_encoder(model.handle):
+            raise InputError(f"model {model.path}", "one that continues text", "another kind")
+        self.d_vocab: int = self.library.llama_vocab_n_tokens(model.vocabulary)
         self.prefix: tuple[int, ...] = ()
         self.at = self.reads = 0
 
@@ -191,7 +199,7 @@ class LlamaReader:
         if known:
             self.at = split
         else:
-            self.library.llama_memory_clear(self.memory, True)
+            self.library.llama_memory_clear(self.memory, False)  # what was there counts for nothing
             self.prefix, self.at = (), 0
             self.run(prefix, self.reads, [])
             self.prefix = prefix
