@@ -25,6 +25,7 @@ from saelens_n2g.clients.messages import Answer, Message, PromptWish, Request
 from saelens_n2g.clients.places import Missing
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.clients.running import Sampler
+from saelens_n2g.clients.spelling import Speller
 from saelens_n2g.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -150,6 +151,42 @@ def test_seeds_reproduce_and_differ(path, client, theirs):
     assert len(set(texts(client))) == 20
     same = [one == two for one, two in zip(texts(client, 1), texts(theirs, 1), strict=True)]
     assert sum(same) >= 18, "the same draws, but where rounding moves a border over one of them"
+
+
+def sentence_piece(path: Path) -> Speller:
+    """As of Llama 2: a BOS in front, a space before whatever comes first, bytes for what is in no piece."""
+    from gguf import GGUFWriter
+
+    pieces = ["\u2581", *"thecas5", "th", "the", "\u2581the", "ca", "cat", "\u2581cat", "\u25815"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *pieces]
+    out = GGUFWriter(path, "llama")
+    out.add_tokenizer_model("llama")
+    out.add_token_list(tokens)
+    out.add_token_scores([0.0] * 259 + [float(len(piece)) for piece in pieces])
+    out.add_token_types([2, 3, 3] + [6] * 256 + [1] * len(pieces))
+    out.add_bos_token_id(1)
+    out.add_eos_token_id(2)
+    out.add_add_bos_token(True)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.close()
+    return Speller(llama.LlamaVocabulary(llama.Model(path, weights=False)))
+
+
+def test_a_vocabulary_that_puts_a_space_in_front(tmp_path):
+    pytest.importorskip("llama_cpp")
+    speller = sentence_piece(tmp_path / "words.gguf")
+    request = Request(
+        prompt="the cat\n5 \u00e95", max_tokens=0, prompt_logprobs=PromptWish((0, 3, 7, 8, 9, 10, 11), ())
+    )
+    ids = speller.ids(request)
+    written = [speller.words.bytes_of(i) for i in ids]
+    assert written == [b"<s>", b" the", b" cat", b"\n", b"5", b" ", b"\xc3", b"\xa9", b"5"]
+    assert speller.places(request, ids) == (1, 2, 3, 4, 5, 6, 8)  # the BOS stands before the first
+    known = [speller.candidate(text) for text in ("5", " 5", " cat", "55", "\n")]
+    assert [i and speller.words.string(i) for i in known] == ["5", " 5", " cat", None, "\n"]
+    assert speller.words.specials == ("<s>", "</s>")
+    assert speller.words.said(ids) == " the cat\n5 \u00e95"
 
 
 # --- what was asked before ------------------------------------------------------------------------------------
