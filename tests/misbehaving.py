@@ -47,7 +47,9 @@ def logprob_of(token: str, place: int) -> float:
 
 class Server(ThreadingHTTPServer):
     """Counts requests. `abilities`: which ways of giving log probabilities of the prompt it has; `breaks_at`: fields
-    that it answers with an error of its own, as some servers do."""
+    that it answers with an error of its own, as some servers do; `stops`: whether a stop text ends an answer, of which
+    it is left a part then, as `transformers serve` does; `drops`: whether the last token of an echo that is cut off is
+    left out of the list, as by the server of llama-cpp-python."""
 
     daemon_threads, block_on_close = True, False
     request_queue_size = 64
@@ -59,6 +61,7 @@ class Server(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.abilities = {"vllm", "echo"}
         self.breaks_at: set[str] = set()
+        self.stops = self.drops = False
         self.under_way = self.most_under_way = 0
         self.pause = 0.0
         self.lock = threading.Lock()
@@ -173,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
         limit = body["max_tokens"] if "max_tokens" in body else body["max_completion_tokens"]
         text = said(f"{prompt} {body.get('seed')}")
         new = words(text)[:limit]
+        if self.server.stops and (stop := next((s for s in body.get("stop", ()) if s in text), None)):
+            new = words(text[: text.index(stop) + len(stop)])
         finish = "stop" if len(new) == len(words(text)) else "length"
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         tokens = words(prompt)
@@ -184,7 +189,9 @@ class Handler(BaseHTTPRequestHandler):
             choice["text"] = "".join(new)
             if "logprobs" in body:
                 echo = body.get("echo") and "echo" in self.server.abilities
-                choice["logprobs"] = self.of_completion(([*tokens] if echo else []) + new, body["logprobs"], bool(echo))
+                listed = ([*tokens] if echo else []) + new
+                listed = listed[:-1] if echo and self.server.drops and finish == "length" else listed
+                choice["logprobs"] = self.of_completion(listed, body["logprobs"], bool(echo))
                 choice["text"] = (prompt if echo else "") + choice["text"]
         value = {"id": "x", "model": "tiny-v2", "choices": [choice]}
         if "prompt_logprobs" in body and "vllm" in self.server.abilities:

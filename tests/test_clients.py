@@ -515,7 +515,7 @@ def test_retry_after_in_seconds_and_as_a_date(value, date, seconds):
 
 
 def test_an_unknown_client():
-    with pytest.raises(InputError, match="one of http, huggingface, replay"):
+    with pytest.raises(InputError, match="one of http, huggingface, llamacpp, replay"):
         client_of(ClientConfig(kind="telepathy"))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -98,6 +99,20 @@ def test_log_probabilities_of_the_answer(server, chat):
         assert [-t.logprob for t in generated.top] == best
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_stop_text_that_a_server_leaves_in_the_answer_is_taken_out(server, chat):
+    server.stops = True
+    what = {"messages": (Message("user", "Hi there"),)} if chat else {"prompt": "Hi there"}
+    whole = server.client().ask(Request(**what, logprobs=1))
+    stop = whole.text[-4:-2]
+    cut = server.client().ask(Request(**what, logprobs=1, stop=("never", stop)))
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert (cut.finish, len(cut.logprobs)) == ("stop", 2)  # the second token is cut in the middle
+    cut = server.client().ask(Request(**what, logprobs=1, stop=(whole.text[4:6], stop)))
+    assert (cut.text, cut.logprobs) == (whole.text[:4], whole.logprobs[:1])
+    assert server.client().ask(Request(**what, stop=(whole.text[:2],), max_tokens=1)).status == "empty"
+
+
 def test_log_probabilities_that_a_server_leaves_out_are_a_failure(server):
     server.plan("Hi", '{"choices": [{"text": "fine", "finish_reason": "stop"}]}')
     reply = server.client().ask(Request(prompt="Hi", logprobs=1))
@@ -152,6 +167,19 @@ def test_places_of_a_prompt(server, ability, limit):
         assert slot.actual == TokenLogprob(f" {own}", logprob_of(f" {own}", place))
         assert slot.candidates == tuple(TokenLogprob(c, logprob_of(c, place)) for c in WISH.candidates)
         assert slot.bound is None
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_an_echo_without_its_last_token_is_still_an_echo(server, limit):
+    """The server generates one token, says so, and lists those of the prompt alone."""
+    server.abilities, server.drops = {"echo"}, True
+    client = server.client(top_logprobs=10)
+    assert client.capabilities().prompt_logprobs
+    reply = client.ask(Request(prompt=TABLE, max_tokens=limit, prompt_logprobs=WISH))
+    assert [slot.actual.logprob for slot in reply.prompt_logprobs] == [
+        logprob_of(f" {own}", place) for place, own in ((1, 0), (3, 1), (5, 2))
+    ]
+    assert reply.text == ("said" if limit else "")
 
 
 @pytest.mark.parametrize("ability", ["vllm", "echo"])
@@ -460,6 +488,23 @@ def test_tokens_are_counted_by_a_tokenizer_where_one_is_named(server, tiny_model
     assert client.one_token("catcat") is False
     assert server.client().one_token(" cat") is None
     assert client.count(Request(tokens=(1, 2, 3))) == 3
+
+
+def test_chats_are_counted_with_the_template_of_the_tokenizer(server, tiny_model, tmp_path):
+    from saelens_n2g.subject import Tokenizer
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    )
+    client = server.client(tokenizer=str(tmp_path / "model"))
+    tokens = Tokenizer.load(str(tiny_model)).encode
+    messages = (Message("system", "Be short."), Message("user", "The cat"))
+    assert client.count(Request(messages=messages)) == len(tokens("[system] Be short.[user] The cat"))
+    special = Request(messages=(Message("user", "say </s> now"),))  # the template refuses it; the server perhaps not
+    assert client.count(special) == len(tokens("say </s> now")) + 7
+    bare = server.client(tokenizer=str(tiny_model))
+    assert bare.count(Request(messages=messages)) == len(tokens("Be short.")) + len(tokens("The cat")) + 11
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from tiny import PlainModel, write_gpt2, write_neox
 
 from saelens_n2g.clients.base import Client
@@ -17,6 +19,7 @@ from saelens_n2g.clients.messages import Answer, Message, PromptWish, Request
 from saelens_n2g.clients.registry import client_of
 from saelens_n2g.clients.running import Sampler
 from saelens_n2g.clients.spelling import Speller
+from saelens_n2g.clients.vocabulary import Pretrained
 from saelens_n2g.errors import InputError
 from saelens_n2g.subject import Tokenizer
 
@@ -128,6 +131,18 @@ def test_what_is_no_place_and_no_token_fails(client, position, candidates, why):
     assert why in reply.detail
 
 
+@given(st.text(alphabet="\ufffd\u00e9\u4e2d\U0001f600 at3\u00c3", min_size=2, max_size=12))
+def test_tokens_begin_where_the_tokenizer_says(client, plain, text):
+    """Also behind a U+FFFD of the text itself, which looks like a part of a character."""
+    found = plain.tokenizer(text, return_offsets_mapping=True)
+    ids, begins = found["input_ids"], [begin for begin, _ in found["offset_mapping"]]
+    places = [i for i in range(1, len(ids)) if begins[i] != begins[i - 1]]
+    assume(places)
+    wish = PromptWish(tuple(begins[i] for i in places), ())
+    request = Request(prompt=text, max_tokens=0, prompt_logprobs=wish)
+    assert client.speller.places(request, ids) == tuple(places)
+
+
 def sentence_piece() -> Speller:
     """As of Llama 2: a BOS in front, a space before whatever comes first, spaces within pieces."""
     from tokenizers import Tokenizer as Words
@@ -142,9 +157,8 @@ def sentence_piece() -> Speller:
     )
     built.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     built.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    return Speller(
-        Tokenizer(PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
-    )
+    inner = PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return Speller(Pretrained(Tokenizer(inner)))
 
 
 def test_a_tokenizer_that_puts_a_space_in_front():

@@ -181,3 +181,56 @@ class PlainModel:
         for handle in handles:
             handle.remove()
         return tuple(seen[k].reshape(1 + len(ids), -1)[1:].numpy() for k in ("mlp", "stream"))  # type: ignore[return-value]
+
+
+def write_gguf(folder: Path, path: Path, template: str = "") -> Path:
+    """The model of `write_model` in `folder` as a GGUF file for llama.cpp, in float32, perhaps with a chat template."""
+    from gguf import GGUFWriter
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]
+    weights = {name: value.float().numpy() for name, value in load_file(folder / "model.safetensors").items()}
+    heads, depth = config["num_attention_heads"], config["num_hidden_layers"]
+    out = GGUFWriter(path, "llama")
+    out.add_context_length(config["max_position_embeddings"])
+    out.add_embedding_length(config["hidden_size"])
+    out.add_block_count(depth)
+    out.add_feed_forward_length(config["intermediate_size"])
+    out.add_head_count(heads)
+    out.add_head_count_kv(config["num_key_value_heads"])
+    out.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    out.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("gpt-2")
+    tokens = sorted(words["vocab"], key=words["vocab"].__getitem__)
+    out.add_token_list(tokens)
+    out.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in tokens])
+    out.add_token_merges([" ".join(pair) for pair in words["merges"]])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(1)
+    out.add_add_bos_token(False)
+    if template:
+        out.add_chat_template(template)
+
+    def turned(rows: np.ndarray) -> np.ndarray:
+        """Rotary pairs are neighbours in GGUF, and halves of a head in transformers."""
+        return rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+
+    parts = {"self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate",
+             "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+             "post_attention_layernorm": "ffn_norm"}  # fmt: skip
+    out.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
+    out.add_tensor("output_norm.weight", weights["model.norm.weight"])
+    out.add_tensor("output.weight", weights["lm_head.weight"])
+    for i in range(depth):
+        for theirs, ours in parts.items():
+            out.add_tensor(f"blk.{i}.{ours}.weight", weights[f"model.layers.{i}.{theirs}.weight"])
+        for name in ("q", "k"):
+            rows = turned(weights[f"model.layers.{i}.self_attn.{name}_proj.weight"])
+            out.add_tensor(f"blk.{i}.attn_{name}.weight", rows)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path

@@ -16,14 +16,15 @@ Endpoints = Literal["both", "chat", "completions"]
 class ClientConfig:
     """Which language model is asked, where and how. Raises `InputError` for what makes no sense.
 
-    Everything from `base_url` on is read by the `http` client alone, `revision`, `dtype` and `device` by those in
-    process.
+    Everything from `base_url` on is read by the `http` client alone, `revision` and `dtype` by `huggingface`, `context`
+    and `threads` by `llamacpp`, `device` by both.
     """
 
     kind: str = "huggingface"
-    """A registered client: `http`, `huggingface`, `replay`."""
+    """A registered client: `http`, `huggingface`, `llamacpp`, `replay`."""
     model: str = "embedded"
-    """The model as the client knows it: a server's name for it, a hub name or folder, `embedded`; a file to replay."""
+    """The model as the client knows it: `embedded`, a server's name for it, a hub name or folder, a GGUF file; a file
+    to replay."""
     cache: str = ""
     """Folder of answers that are kept; empty keeps none."""
     revision: str | None = None
@@ -32,6 +33,10 @@ class ClientConfig:
     """Of the weights."""
     device: str = "auto"
     """`auto`, cpu or cuda[:N]."""
+    context: int = 8192
+    """Tokens that a prompt and its answer may have together, for which memory is taken; never more than the model's."""
+    threads: int = 0
+    """Of the CPU; 0 is as many as PyTorch takes."""
     base_url: str = "http://localhost:8000/v1"
     """Address up to what comes before `/chat/completions`; no user, no password, no query."""
     key_env: str = ""
@@ -89,9 +94,9 @@ class ClientConfig:
             known = get_args({"prompt_logprobs": PromptLogprobs, "endpoints": Endpoints}[name])
             if getattr(self, name) not in known:
                 raise InputError(name, f"one of {', '.join(known)}", repr(getattr(self, name)))
-        for name in ("concurrency", "tries", "top_logprobs"):
-            if getattr(self, name) < 1:
-                raise InputError(name, "at least 1", str(getattr(self, name)))
+        for name, least in (("concurrency", 1), ("tries", 1), ("top_logprobs", 1), ("context", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise InputError(name, f"at least {least}", str(getattr(self, name)))
         times = ("connect_timeout", "read_timeout", "total_timeout", "backoff", "longest_wait")
         for name in (*times, "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)

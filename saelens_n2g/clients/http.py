@@ -38,6 +38,8 @@ from saelens_n2g.progress import Tick
 if TYPE_CHECKING:
     import httpx2
 
+    from saelens_n2g.clients.spelling import Speller
+
 LARGEST = 64 * 1024 * 1024
 """Bytes of an answer that are read at most."""
 
@@ -68,7 +70,7 @@ class HttpClient:
         self.limiter = Limiter.of(config.requests_per_minute, config.tokens_per_minute)
         self.backoff = Backoff(config.backoff, config.longest_wait, config.seed)
         self.mode = config.prompt_logprobs
-        self._tokenizer: Any = None
+        self._words: Speller | None = None
         self._certificates: Any = None
         self._key()
 
@@ -95,22 +97,35 @@ class HttpClient:
         return self._able()
 
     def count(self, request: Request) -> int:
-        """Exact with `tokenizer` set, but for what a chat template adds; else an estimate from the text."""
+        """With `tokenizer` set exact, of chats too if it has the server's template; else an estimate from the text."""
         if request.tokens:
             return len(request.tokens)
-        if self.config.tokenizer and self._tokenizer is None:
-            from saelens_n2g.subject import Tokenizer
+        speller = self._speller()
+        if speller is None:
+            return (
+                chat([estimated(m.text) for m in request.messages]) if request.messages else estimated(request.prompt)
+            )
+        from saelens_n2g.clients.spelling import Refused
 
-            self._tokenizer = Tokenizer.load(self.config.tokenizer)
-        tokens = estimated if self._tokenizer is None else lambda text: len(self._tokenizer.encode(text))
-        return chat([tokens(m.text) for m in request.messages]) if request.messages else tokens(request.prompt)
+        if request.prompt or speller.templated:
+            with contextlib.suppress(Refused):  # by the template, which may not be the server's
+                return len(speller.ids(request))
+        return chat([len(speller.words.encode(message.text)) for message in request.messages])
 
     def one_token(self, text: str) -> bool | None:
         """See `Client.one_token`; known where `tokenizer` is set."""
-        if not self.config.tokenizer:
-            return None
-        self.count(Request(prompt="a"))  # loads the tokenizer
-        return len(self._tokenizer.encode(text)) == 1
+        speller = self._speller()
+        return None if speller is None else speller.candidate(text) is not None
+
+    def _speller(self) -> "Speller | None":
+        """That of the tokenizer that is named, loaded when it is first wanted."""
+        if self.config.tokenizer and self._words is None:
+            from saelens_n2g.clients.spelling import Speller
+            from saelens_n2g.clients.vocabulary import Pretrained
+            from saelens_n2g.subject import Tokenizer
+
+            self._words = Speller(Pretrained(Tokenizer.load(self.config.tokenizer)))
+        return self._words
 
     def ask(self, request: Request) -> Reply:
         """See `Client.ask`. A connection is opened each time, so ask many at once where there are many."""

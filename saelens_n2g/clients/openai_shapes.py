@@ -14,6 +14,7 @@ Servers generate at least one token (vLLM refuses `max_tokens` 0), so one is ask
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from saelens_n2g.clients.config import ClientConfig
@@ -110,8 +111,11 @@ def _read(request: Request, value: Any, config: ClientConfig, mode: str) -> Repl
         found = slots(request, places, config.top_logprobs)
     if request.max_tokens == 0:
         text, generated, finish = "", (), "stop"
-    elif not text.strip():
-        return Failure("empty", "an answer without text", True)
+    else:
+        if any(one in text for one in request.stop):
+            text, generated, finish = *_stopped(request.stop, text, generated), "stop"
+        if not text.strip():
+            return Failure("empty", "an answer without text", True)
     if request.logprobs is None:
         generated = ()
     elif not generated and request.max_tokens:
@@ -119,6 +123,14 @@ def _read(request: Request, value: Any, config: ClientConfig, mode: str) -> Repl
     generated = tuple(g._replace(top=g.top[: request.logprobs]) for g in generated)
     model = value.get("model")
     return Answer(text, finish, usage, model if isinstance(model, str) else config.model, generated, found)
+
+
+def _stopped(stop: Sequence[str], text: str, generated: tuple[Generated, ...]) -> tuple[str, tuple[Generated, ...]]:
+    """An answer without the stop text that ended it and what is behind: some servers, such as `transformers serve`,
+    leave it there."""
+    size = min(text.find(one) for one in stop if one in text)
+    begins = accumulate((len(one.token) for one in generated), initial=0)
+    return text[:size], tuple(one for one, begin in zip(generated, begins, strict=False) if begin < size)
 
 
 class _Said(NamedTuple):
@@ -208,7 +220,10 @@ def _without_prompt(
     if usage.tokens_out is None or usage.tokens_out > len(places):
         raise Malformed("an echo without the number of generated tokens")
     cut = len(places) - usage.tokens_out
-    new = tuple(generated[len(generated) - usage.tokens_out :]) if usage.tokens_out else ()
+    # The server of llama-cpp-python leaves out the last generated token where the answer is cut off.
+    if request.prompt and "".join(p.token or "" for p in places[: usage.tokens_in or 0]) == request.prompt:
+        cut = min(usage.tokens_in or 0, len(places))
+    new = tuple(generated[len(generated) - len(places) + cut :]) if cut < len(places) else ()
     rest = text.removeprefix(request.prompt) if request.prompt else "".join(p.token or "" for p in places[cut:])
     return rest, new, list(places[:cut])
 

@@ -12,7 +12,7 @@ from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.errors import InputError
 
 Builder = Callable[[ClientConfig], Client]
-FILES = {"http": "http", "huggingface": "huggingface", "replay": "recording"}
+FILES = {"http": "http", "huggingface": "huggingface", "llamacpp": "llamacpp", "replay": "recording"}
 """Kind -> the file of this folder that registers it, imported when the kind is asked for: a client that is not used
 loads no library."""
 CLIENTS: dict[str, Builder] = {}

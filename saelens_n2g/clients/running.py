@@ -10,7 +10,7 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,31 @@ class Read(NamedTuple):
     """Ids that did not have to be run."""
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A model that can be read and continued."""
+
+    def read(self, ids: Sequence[int], split: int, wanted: Sequence[int]) -> Read:
+        """Run `ids`, the first `split` of them as a prefix that others share.
+
+        `wanted`: indices in rising order, none within the prefix but its last token's successor; `split < len(ids)`.
+        """
+        ...
+
+    def run(self, ids: Sequence[int], cache: Any, wanted: Sequence[int]) -> Float[Tensor, "wanted d_vocab"]:
+        """Logits after the wanted ones of `ids`, which come behind what `cache` holds and are added to it."""
+        ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """Who chooses the tokens of an answer, one after another."""
+
+    def choose(self, logits: Float[Tensor, "d_vocab"]) -> int:
+        """A token id; `logits` stay as they are."""
+        ...
+
+
 class Reader:
     """Runs a Hugging Face causal language model, one row at a time. Raises `InputError` for one without attention."""
 
@@ -46,10 +71,7 @@ class Reader:
         self.keeps = "logits_to_keep" in takes
 
     def read(self, ids: Sequence[int], split: int, wanted: Sequence[int]) -> Read:
-        """Run `ids`, the first `split` of them as a prefix that others share.
-
-        `wanted`: indices in rising order, none within the prefix but its last token's successor; `split < len(ids)`.
-        """
+        """See `Reads.read`."""
         assert 0 <= split <= wanted[0] < len(ids)
         known = split > 0 and tuple(ids[:split]) in self.prefixes
         cache = copy.deepcopy(self._prefix(tuple(ids[:split]))) if split else self._empty()
@@ -58,7 +80,7 @@ class Reader:
 
     @torch.inference_mode()
     def run(self, ids: Sequence[int], cache: Any, wanted: Sequence[int]) -> Float[Tensor, "wanted d_vocab"]:
-        """Logits after the wanted ones of `ids`, which come behind what `cache` holds and are added to it."""
+        """See `Reads.run`."""
         rows = torch.tensor([list(ids)], device=self.device)
         at = torch.tensor(list(wanted), device=self.device)
         if self.keeps:
@@ -121,10 +143,10 @@ class Continuation(NamedTuple):
 
 
 def continued(
-    reader: Reader,
+    reader: Reads,
     read: Read,
     limit: int,
-    sampler: Sampler,
+    chooser: Chooser,
     ends: Collection[int],
     stop: Sequence[str],
     decode: Callable[[Sequence[int]], str],
@@ -137,7 +159,7 @@ def continued(
     rows: list[Tensor] = []
     logits = read.logits[-1]
     for generated in range(1, limit + 1):
-        token = sampler.choose(logits)
+        token = chooser.choose(logits)
         if token in ends:
             return Continuation(tuple(ids), tuple(rows), decode(ids), generated, True)
         ids.append(token)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from saelens_n2g.clients.messages import Message, Request
 from saelens_n2g.clients.places import Missing
-from saelens_n2g.subject import Tokenizer
+from saelens_n2g.clients.vocabulary import Vocabulary
 
 
 class Refused(ValueError):
@@ -12,25 +12,20 @@ class Refused(ValueError):
 
 
 class Speller:
-    """A tokenizer as requests need it. Special tokens written out in a text are text."""
+    """A vocabulary as requests need it. Special tokens written out in a text are text."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.words, self.inner = tokenizer, tokenizer.tokenizer
-        self.templated = bool(getattr(self.inner, "chat_template", None))
-        bos = self.inner.bos_token_id
-        first = self.inner("a")["input_ids"][:1]
-        self.front: tuple[int, ...] = (bos,) if bos is not None and list(first) == [bos] else ()
-        """What the tokenizer puts before a text: the BOS or nothing."""
+    def __init__(self, words: Vocabulary) -> None:
+        self.words, self.front, self.templated = words, words.front, words.templated
 
     def ids(self, request: Request) -> tuple[int, ...]:
         """Token ids of the whole request. Raises `Refused`."""
         if request.tokens:
-            if max(request.tokens) >= len(self.inner) or min(request.tokens) < 0:
-                raise Refused(f"a token id outside 0 to {len(self.inner) - 1}")
+            if max(request.tokens) >= self.words.size or min(request.tokens) < 0:
+                raise Refused(f"a token id outside 0 to {self.words.size - 1}")
             return request.tokens
         if request.prompt:
             return (*self.front, *self.words.encode(request.prompt))
-        return self._templated(self._rendered(request.messages, ask=True))
+        return tuple(self.words.marked(self._rendered(request.messages, ask=True)))
 
     def prefix(self, request: Request, ids: Sequence[int]) -> int:
         """How many of `ids` belong to the part that `Request.prefix` says is shared; not the last one."""
@@ -41,7 +36,7 @@ class Speller:
         elif request.prompt:
             shared = (*self.front, *self.words.encode(request.prompt[: request.prefix]))
         else:
-            shared = self._templated(self._rendered(request.messages[: request.prefix], ask=False))
+            shared = self.words.marked(self._rendered(request.messages[: request.prefix], ask=False))
         same = next((i for i, (a, b) in enumerate(zip(shared, ids, strict=False)) if a != b), len(shared))
         return min(same, len(ids) - 1)
 
@@ -71,18 +66,16 @@ class Speller:
                 return ids[0]
         return None
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated ids, without special tokens."""
-        text: str = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
     def _begins(self, ids: Sequence[int], text: str) -> dict[int, int]:
         """Character -> index of the token that begins there. Tokens that are parts of characters are taken together."""
         found: dict[int, int] = {}
         at, first = 0, 0
         for i in range(len(ids)):
             part = ids[first : i + 1]
-            written = self.words.string(part[0]) if len(part) == 1 else self._whole(part)
+            written = self._written(part)
+            # A U+FFFD may stand in the text itself: its bytes look the same until the last of them is there.
+            if written.endswith("\ufffd") and i + 1 < len(ids) and self._written(ids[first : i + 2]) == written:
+                continue
             if at == 0 and written[:1] == " " != text[:1]:
                 written = written[1:]
             if written and text.startswith(written, at):
@@ -90,23 +83,21 @@ class Speller:
                 at, first = at + len(written), i + 1
         return found
 
-    def _whole(self, ids: Sequence[int]) -> str:
-        text: str = self.inner.decode(list(ids), clean_up_tokenization_spaces=False)
-        return text
+    def _written(self, ids: Sequence[int]) -> str:
+        return self.words.string(ids[0]) if len(ids) == 1 else self.words.joined(ids)
 
     def _rendered(self, messages: Sequence[Message], *, ask: bool) -> str:
         from jinja2 import TemplateError
 
         for message in messages:
-            for special in self.inner.all_special_tokens:
+            for special in self.words.specials:
                 if special in message.text:
                     raise Refused(f"a message with {special!r} in it, which the template would take for its own")
         turns = [{"role": role, "content": text} for role, text in messages]
         try:
-            text: str = self.inner.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False)
+            return self.words.rendered(turns, ask=ask)
         except TemplateError as error:
             raise Refused(f"the chat template: {' '.join(str(error).split())[:200]}") from None
-        return text
 
     def _last(self, messages: Sequence[Message], rendered: str) -> int:
         """Where the last message's text stands in what the template made of all: where another text would."""
@@ -120,6 +111,3 @@ class Speller:
         if start < 0 or not bare or not rendered.startswith(bare, start):
             raise Missing("the chat template changes the last message")
         return start - (len(text) - len(text.lstrip()))  # it takes the space off
-
-    def _templated(self, text: str) -> tuple[int, ...]:
-        return tuple(self.inner(text, add_special_tokens=False, verbose=False)["input_ids"])
