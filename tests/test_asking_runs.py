@@ -349,7 +349,7 @@ def test_the_command_plans_asks_and_refuses(demo, tmp_path, server, monkeypatch,
     assert (out / ANSWERS / "answers.sqlite").is_file()
     assert KEY not in json.dumps([p.read_text() for p in out.rglob("*.json")])
     for wrong, words in (
-        (("--base-url", server.url), "--client http, huggingface or replay"),
+        (("--base-url", server.url), "--client http, huggingface, llamacpp or replay"),
         ((*client, "--client-option", "colour=red"), "one of kind, model"),
         ((*client, "--client-option", "tries=many"), "a number"),
         ((*client, "--client-option", "proxies=true"), "yes or no"),

@@ -114,5 +114,5 @@ def _client(asked: Mapping[str, Any]) -> dict[str, str] | None:
             raise InputError(f"client option {text!r}", "KEY=VALUE", repr(text))
         given[name] = value
     if kind is None and given:
-        raise InputError("client", "--client http, huggingface or replay", f"only {', '.join(given)}")
+        raise InputError("client", "--client http, huggingface, llamacpp or replay", f"only {', '.join(given)}")
     return None if kind is None else {"kind": kind, **given}
