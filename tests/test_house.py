@@ -7,10 +7,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from beartype.roar import BeartypeCallHintViolation
+from conftest import check, checked
+from jaxtyping import Float, TypeCheckError
+
+from saelens_n2g.graphs.labels import contrast
+from saelens_n2g.scoring.counts import firing, require_same_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "saelens_n2g"
@@ -214,15 +222,58 @@ def readme() -> str:
     return (ROOT / "README.md").read_text()
 
 
+@dataclass
+class Pair:
+    """Stands for a class that holds no array, and names itself."""
+
+    left: int
+    rest: "list[Pair]"
+
+
+@dataclass
+class Arrays:
+    one: Float[np.ndarray, "k"]
+    other: Float[np.ndarray, "k"]
+
+
+def plain(one: int, other: "Pair | None" = None) -> str:
+    return str(one) if other is None else one  # type: ignore[return-value]
+
+
+def added(one: Float[np.ndarray, "k"], other: Float[np.ndarray, "k"] | None) -> Float[np.ndarray, "k"]:
+    return one if other is None else np.concatenate([one, other])
+
+
+def test_tests_check_types_and_shapes():
+    """By the decorator that stands above every function here, and in the package itself."""
+    pair, arrays, said, joined = (checked(typechecker=check)(one) for one in (Pair, Arrays, plain, added))
+    two, three = np.zeros(2), np.zeros(3)
+    assert pair(1, []).left == 1
+    assert len(arrays(two, two).one) == len(joined(two, None)) == 2
+    assert said(1) == "1"
+    for wrong in (
+        lambda: pair("1", []),
+        lambda: arrays(two, three),
+        lambda: arrays(two, [0.0, 0.0]),
+        lambda: said("1"),
+        lambda: said(1, pair(1, [])),
+        lambda: joined(two, three),
+        lambda: joined(two, two),
+        lambda: contrast("#000000", 0),  # type: ignore[arg-type]
+        lambda: firing(two, "half"),  # type: ignore[arg-type]
+        lambda: require_same_shape(two, [0.0, 0.0]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises((TypeCheckError, BeartypeCallHintViolation)):
+            wrong()
+
+
 @pytest.mark.model
-def test_the_readmes_example_runs(readme, tmp_path):
+def test_the_readmes_example_runs(readme, tmp_path, monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert code is not None
-    script = tmp_path / "example.py"
-    script.write_text(code[1])
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    exec(code[1], {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip()
     assert len([line for line in code[1].splitlines() if line.strip()]) <= 25, "the promise is some 20 lines"
 
 
