@@ -214,14 +214,6 @@ def test_annotations_are_values():
     assert [name_of(p) for p in FILES if "from __future__ import annotations" in p.read_text()] == []
 
 
-# --- what is said about it ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
-
-
 @dataclass
 class Pair:
     """Stands for a class that holds no array, and names itself."""
@@ -240,16 +232,21 @@ def plain(one: int, other: "Pair | None" = None) -> str:
     return str(one) if other is None else one  # type: ignore[return-value]
 
 
-def added(one: Float[np.ndarray, "k"], other: Float[np.ndarray, "k"] | None) -> Float[np.ndarray, "k"]:
-    return one if other is None else np.concatenate([one, other])
+def longer(both: tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]) -> int:
+    return max(map(len, both))
+
+
+def joined(one: Float[np.ndarray, "k"], other: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+    return np.concatenate([one, other]) if other.any() else one
 
 
 def test_tests_check_types_and_shapes():
     """By the decorator that stands above every function here, and in the package itself."""
-    pair, arrays, said, joined = (checked(typechecker=check)(one) for one in (Pair, Arrays, plain, added))
+    things = (Pair, Arrays, plain, longer, joined)
+    pair, arrays, said, most, in_one = (checked(typechecker=check)(thing) for thing in things)
     two, three = np.zeros(2), np.zeros(3)
     assert pair(1, []).left == 1
-    assert len(arrays(two, two).one) == len(joined(two, None)) == 2
+    assert len(arrays(two, two).one) == most((two, two)) == len(in_one(two, two)) == 2
     assert said(1) == "1"
     for wrong in (
         lambda: pair("1", []),
@@ -257,14 +254,23 @@ def test_tests_check_types_and_shapes():
         lambda: arrays(two, [0.0, 0.0]),
         lambda: said("1"),
         lambda: said(1, pair(1, [])),
-        lambda: joined(two, three),
-        lambda: joined(two, two),
+        lambda: most((two, three)),
+        lambda: in_one(two, three),
+        lambda: in_one(two, two + 1),
         lambda: contrast("#000000", 0),  # type: ignore[arg-type]
         lambda: firing(two, "half"),  # type: ignore[arg-type]
         lambda: require_same_shape(two, [0.0, 0.0]),  # type: ignore[arg-type]
     ):
         with pytest.raises((TypeCheckError, BeartypeCallHintViolation)):
             wrong()
+
+
+# --- what is said about it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
 
 
 @pytest.mark.model
