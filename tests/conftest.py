@@ -4,7 +4,6 @@ jaxtyping's import hook rewrites every module of the package so that beartype ch
 included. The hook must stand before the first import of the package. Users pay nothing for it.
 """
 
-import dataclasses
 import functools
 import inspect
 import os
@@ -53,17 +52,13 @@ def checked(thing=None, *, typechecker):
     """
     if thing is None:
         return functools.partial(checked, typechecker=typechecker)
-    function = vars(thing).get("__init__") if dataclasses.is_dataclass(thing) else thing
-    if not inspect.isfunction(function):
+    if not inspect.isfunction(thing):
         return jaxtyped(thing, typechecker=typechecker)
-    hints = {name: meant(hint, function) for name, hint in inspect.get_annotations(function).items()}
+    hints = {name: meant(hint, thing) for name, hint in inspect.get_annotations(thing).items()}
     if speaks_of_arrays(list(hints.values())):
         return jaxtyped(thing, typechecker=typechecker)
-    function.__annotations__ = hints
-    if function is thing:
-        return check(function)
-    thing.__init__ = check(function)
-    return thing
+    thing.__annotations__ = hints
+    return check(thing)
 
 
 jaxtyped, jaxtyping.jaxtyped = jaxtyping.jaxtyped, checked  # what the hook writes above each function

@@ -249,7 +249,6 @@ def test_tests_check_types_and_shapes():
     assert len(arrays(two, two).one) == most((two, two)) == len(in_one(two, two)) == 2
     assert said(1) == "1"
     for wrong in (
-        lambda: pair("1", []),
         lambda: arrays(two, three),
         lambda: arrays(two, [0.0, 0.0]),
         lambda: said("1"),
