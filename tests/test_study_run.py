@@ -64,13 +64,6 @@ def done(tiny_model, tiny_corpus, tmp_path_factory, one_thread):  # noqa: ARG001
     return config, folder, run_study(config, folder, QUIET)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures of no bytes: drawing takes longer than all else, and other tests have the real ones."""
-    monkeypatch.setattr("saelens_n2g.figures.render", lambda *_: b"")
-    monkeypatch.setattr("saelens_n2g.training.figures.render", lambda *_: b"", raising=False)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -130,7 +123,8 @@ def test_a_finished_study_loads_no_model(done, tmp_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, monkeypatch, undrawn):  # noqa: ARG001
+@pytest.mark.usefixtures("undrawn")
+def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, monkeypatch):
     config, folder, _ = done
     cells, shards, explain, shard = [], [], road.explain_cell, Harvest.run
 
@@ -168,7 +162,8 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_bytes(done, tmp_path, mon
 
 
 @pytest.mark.model
-def test_a_further_basis_leaves_the_others_as_they_are(done, tmp_path, monkeypatch, undrawn):  # noqa: ARG001
+@pytest.mark.usefixtures("undrawn")
+def test_a_further_basis_leaves_the_others_as_they_are(done, tmp_path, monkeypatch):
     config, folder, result = done
     shutil.copytree(folder, tmp_path / "out")
     cells, explain = [], road.explain_cell
@@ -251,7 +246,8 @@ def plant(config: StudyConfig, workspace: Workspace, folder: Path) -> None:
 
 
 @pytest.mark.model
-def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: ARG001
+@pytest.mark.usefixtures("undrawn")
+def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_corpus, tmp_path):
     rule = UnitRule(units=PLANTED + 1, max_density=0.2, min_fit_firing=4, min_test_firing=2)
     config = settings(tiny_model, tiny_corpus, layers=(0,), dictionaries={}, bases=("random",))
     config = replace(config, run=replace(config.run, rule=rule, exemplars=20))
@@ -275,7 +271,8 @@ def test_planted_features_are_explained_and_the_control_is_not(tiny_model, tiny_
 
 
 @pytest.mark.model
-def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, tiny_corpus, tmp_path, undrawn):  # noqa: ARG001
+@pytest.mark.usefixtures("undrawn")
+def test_a_basis_without_eligible_units_is_shown_and_says_nothing(tiny_model, tiny_corpus, tmp_path):
     config = settings(tiny_model, tiny_corpus, layers=(0,), dictionaries={}, bases=("random", "pca"))
     config = replace(config, run=replace(config.run, rule=replace(config.run.rule, min_fit_firing=10**6)))
     result = run_study(config, tmp_path, QUIET)
@@ -388,7 +385,8 @@ def test_what_is_typed_becomes_settings():
 
 
 @pytest.mark.model
-def test_the_command_and_the_recipe(tiny_model, tiny_corpus, tmp_path, monkeypatch, capsys, undrawn):  # noqa: ARG001
+@pytest.mark.usefixtures("undrawn")
+def test_the_command_and_the_recipe(tiny_model, tiny_corpus, tmp_path, monkeypatch, capsys):
     options = {
         "model": str(tiny_model), "corpus": str(tiny_corpus), "tokens": 6_000, "width": WIDTH, "units": 2,
         "layers": "1", "bases": "random", "dictionaries": "tied-R1", "samples": 1024, "fragment": 8, "method": "suffix",

@@ -82,6 +82,7 @@ def test_settings_that_nothing_has_are_refused(settings):
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.1])
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_gives_what_single_runs_give_and_runs_the_subject_once(tmp_path, clip):
     subject = Tables()
     points = run(tmp_path / "sweep", {name: replace(config, clip=clip) for name, config in CONFIGS.items()}, subject)
@@ -127,7 +128,8 @@ class Spliced(Tables):
         return new @ self.out
 
 
-def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they_are(tmp_path):
+def test_a_sweep_writes_what_its_dictionaries_do_to_the_model_and_how_alike_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("saelens_n2g.training.loop._draw", lambda *_: None)  # the pictures of each dictionary
     subject = Spliced()
     points = run(tmp_path, CONFIGS, subject)
     for site in SITES:
@@ -163,6 +165,7 @@ class Cut(Exception):
 
 
 @pytest.mark.parametrize("step", [1, 8])
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_cut_short_ends_with_the_same_weights(tmp_path, step):
     def stop(done, _total, _line):
         if done == step:
@@ -176,6 +179,7 @@ def test_a_sweep_cut_short_ends_with_the_same_weights(tmp_path, step):
         assert_same(weights(place.parent), weights(tmp_path / "cut" / place.parent.name))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_jobs_behind_catch_up(tmp_path):
     """One of two has a later checkpoint: the other is brought there, the first is not trained twice."""
     rows = torch.randn(200, D, generator=torch.Generator().manual_seed(0))
@@ -234,10 +238,18 @@ train(config, rows, Path(sys.argv[1]), metadata=SaeMetadata("t", "blocks.0.hook_
 """
 
 
-def start(folder: Path, pause: float) -> subprocess.Popen[str]:
+def start(folder: Path) -> subprocess.Popen[str]:
+    """The script in a process of its own, with a pause after each step."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), str(pause)], stdout=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, "-c", SCRIPT, str(folder), "0.02"], stdout=subprocess.PIPE, text=True, env={**os.environ}
     )
+
+
+def run_here(monkeypatch, capsys, folder: Path) -> list[int]:
+    """The script to its end in this process, which has all that is slow to import; the steps that it did."""
+    monkeypatch.setattr(sys, "argv", ["-c", str(folder), "0"])
+    exec(SCRIPT, {})
+    return [int(line) for line in capsys.readouterr().out.split()]
 
 
 def reach(process: subprocess.Popen[str], step: int) -> int:
@@ -249,12 +261,10 @@ def reach(process: subprocess.Popen[str], step: int) -> int:
     raise AssertionError(f"the process ended with {process.wait()} before step {step}")
 
 
-def test_killed_and_stopped_a_run_ends_with_the_same_weights(tmp_path):
-    whole = start(tmp_path / "whole", 0.0)
-    whole.communicate()
-    assert whole.returncode == 0
+def test_killed_and_stopped_a_run_ends_with_the_same_weights(tmp_path, monkeypatch, capsys):
+    assert run_here(monkeypatch, capsys, tmp_path / "whole") == [*range(1, 61)]
     for step, number in ((8, signal.SIGKILL), (20, signal.SIGTERM), (31, signal.SIGKILL)):
-        process = start(tmp_path / "cut", 0.02)
+        process = start(tmp_path / "cut")
         reached = reach(process, step)
         time.sleep(0.01)
         process.send_signal(number)
@@ -263,10 +273,7 @@ def test_killed_and_stopped_a_run_ends_with_the_same_weights(tmp_path):
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else STOPPED)
         kept = [int(p.name.removeprefix("step-")) for p in (tmp_path / "cut" / "checkpoints").glob("step-*")]
         assert max(kept) == last if number == signal.SIGTERM else max(kept) >= last - 3, "no more is lost than that"
-    end = start(tmp_path / "cut", 0.0)
-    first = reach(end, 1)
-    end.communicate()
-    assert end.returncode == 0
-    assert first > 25, "it went on where it was"
+    first, *_, last = run_here(monkeypatch, capsys, tmp_path / "cut")
+    assert 25 < first < last == 60, "it went on where it was"
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "cut" / "metrics.jsonl").read_bytes()
