@@ -284,7 +284,7 @@ def test_a_word_is_predicted_by_its_cosine_with_the_sentence_and_asked_once():
     one = excerpt([0.0] * 4, ids=[0, 1, 2, 3], strings=["ab", " ab", " cc", " --"])
     (found,) = Embedding(encoder, "letters").simulate("a", [one]).predictions
     assert found == pytest.approx([1 / np.sqrt(2), 1 / np.sqrt(2), 0.0, 0.0])
-    assert encoder.asked == ["a", "ab", "cc", "--"]
+    assert encoder.asked == ["a", "ab", "cc", "--"], "each once, the sentence by itself"
 
 
 def test_without_sentence_transformers_the_embedding_simulator_says_what_is_missing(monkeypatch):
@@ -297,7 +297,7 @@ def test_without_sentence_transformers_the_embedding_simulator_says_what_is_miss
 @pytest.fixture
 def installed(monkeypatch):
     """The package, with one model `x` that gives each text a vector of its own."""
-    loaded = []
+    loaded, encoded = [], []
 
     class Model:
         def __init__(self, name) -> None:
@@ -307,23 +307,28 @@ def installed(monkeypatch):
 
         def encode(self, texts, show_progress_bar):
             assert not show_progress_bar
-            return np.eye(len(texts), dtype=np.float32)
+            encoded.append(tuple(texts))
+            return np.eye(26, dtype=np.float32)[["abcdefghijklmnopqrstuvwxyz".index(text.strip()[0]) for text in texts]]
 
     fake = types.ModuleType("sentence_transformers")
     fake.SentenceTransformer, fake.__spec__ = Model, importlib.machinery.ModuleSpec("sentence_transformers", None)
     monkeypatch.setitem(sys.modules, "sentence_transformers", fake)
     encoders._loaded.cache_clear()
-    yield loaded
+    yield loaded, encoded
     encoders._loaded.cache_clear()
 
 
 def test_sentence_transformers_is_asked_for_arrays_and_loaded_once_at_the_first_text(installed):
+    loaded, encoded = installed
     simulator = SIMULATORS.make("embedding", {"model": "x"})
     assert simulator.settings == {"model": "x", "version": 1}
-    assert installed == []
-    assert simulator.simulate("y", [excerpt([0.0, 0.0])]).predictions[0].tolist() == [0.0, 0.0]
+    assert loaded == []
+    some = [excerpt([0.0, 0.0], strings=["ab", " cd"])]
+    assert simulator.simulate("a", some).predictions[0].tolist() == [1.0, 0.0]
+    assert simulator.simulate("c", some).predictions[0].tolist() == [0.0, 1.0]
+    assert encoded == [("a",), ("ab", "cd"), ("c",)], "what sentences are held against is encoded once"
     SCORERS.make("embedding", {"model": "x"}).score("y", unit([excerpt([0.9])]), Rules())
-    assert installed == ["x"]
+    assert loaded == ["x"]
     with pytest.raises(InputError, match="a model of sentence-transformers, found no z"):
         SIMULATORS.make("embedding", {"model": "z"}).simulate("y", [excerpt([0.0, 0.0])])
 

@@ -7,8 +7,9 @@ on the machine, and nothing is loaded before the first text; two who name the sa
 import functools
 import importlib
 import importlib.util
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,8 @@ from saelens_n2g.autointerp.registry import Options, only
 from saelens_n2g.errors import InputError
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+MOST = 2**28
+"""Bytes of vectors that are remembered."""
 
 
 @runtime_checkable
@@ -32,9 +35,15 @@ class Encoder(Protocol):
 @dataclass(frozen=True)
 class SentenceTransformer:
     """A model of sentence-transformers, on the device that it chooses itself. Raises `InputError` where the package is
-    not installed, and at the first text if there is no such model."""
+    not installed, and at the first text if there is no such model.
+
+    Lists of texts that were encoded are remembered as whole lists: a sentence and its controls are held against the
+    same ones. Single texts are not, since a vector depends in its last bits on what is encoded beside it, and a run
+    that is resumed has to end with the same ones.
+    """
 
     model: str
+    remembered: "OrderedDict[tuple[str, ...], np.ndarray]" = field(default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
@@ -43,8 +52,14 @@ class SentenceTransformer:
 
     def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
         """See `Encoder.encode`."""
-        found = _loaded(self.model).encode(list(texts), show_progress_bar=False)
-        return np.asarray(found, dtype=np.float64)
+        key = tuple(texts)
+        if key not in self.remembered:
+            found = _loaded(self.model).encode(list(texts), show_progress_bar=False)
+            self.remembered[key] = np.asarray(found, dtype=np.float32)
+            while sum(one.nbytes for one in self.remembered.values()) > MOST and len(self.remembered) > 1:
+                self.remembered.popitem(last=False)
+        self.remembered.move_to_end(key)
+        return self.remembered[key].astype(np.float64)
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,11 +81,11 @@ def encoder_of(who: str, options: Options) -> SentenceTransformer:
 
 
 def cosines(encoder: Encoder, text: str, others: Sequence[str]) -> Float[np.ndarray, "other"]:
-    """Cosine of a text with each of several others, which are encoded once where they repeat; 0 for a vector of
-    zeros."""
+    """Cosine of a text with each of several others, which are encoded once where they repeat, and without the text,
+    so that they are the same whatever they are held against; 0 for a vector of zeros."""
     distinct = list(dict.fromkeys(others))
-    vectors = encoder.encode([text, *distinct])
-    lengths = np.linalg.norm(vectors, axis=1)
-    found = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], np.finfo(float).tiny)
+    (one,), vectors = encoder.encode([text]), encoder.encode(distinct)
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(one)
+    found = vectors @ one / np.maximum(lengths, np.finfo(float).tiny)
     known = dict(zip(distinct, found.tolist(), strict=True))
     return np.array([known[other] for other in others], dtype=np.float64)
