@@ -1,21 +1,35 @@
-"""An interpretation as an HTML page that opens from disk: the tables, and every sentence beside its scores.
+"""An interpretation as an HTML page that opens from disk: figure, tables, and every sentence beside its scores.
 
 Nothing is fetched and no script runs. All text of models and corpora is escaped.
 """
 
+import re
 from pathlib import Path
 
+from saelens_n2g.autointerp import figure
 from saelens_n2g.autointerp.results import MAIN, Interpretation
-from saelens_n2g.autointerp.table import NOTES, headline, tables
+from saelens_n2g.autointerp.shown import described, shown
+from saelens_n2g.autointerp.table import FIGURE, NOTES, headline, tables
+from saelens_n2g.comparison.drawings import whole_svg
 from saelens_n2g.comparison.table import ABSENT, number
-from saelens_n2g.jobs.artefacts import canonical_json, write_text
+from saelens_n2g.figures import COLOURS, INK, MUTED, RULE
+from saelens_n2g.jobs.artefacts import canonical_json, write_bytes, write_text
 from saelens_n2g.pages import escaped, page
 
 
 def write_page(result: Interpretation, folder: Path) -> Path:
-    """Write `index.html` into `folder` and return its path. Raises `InputError` if it cannot be written."""
+    """Write `index.html` and its figure, `figure.svg`, into `folder` and return the page's path.
+
+    Raises `InputError` if they cannot be written.
+    """
+    seen = shown(result)
+    wide, narrow = figure.render(seen, "svg"), figure.render(seen, "svg", narrow=True)
+    write_bytes(folder / FIGURE, wide)
     values = {
         "lead": escaped(headline(result)),
+        "figure_said": escaped(described(seen)),
+        "figure_wide": _inlined(wide, "wide"),
+        "figure_narrow": _inlined(narrow, "narrow"),
         "tables": "\n".join(f"<h2>{escaped(title)}</h2>\n{_table(body)}" for title, body in tables(result)),
         "notes": "".join(f"<li>{escaped(note)}</li>" for note in NOTES),
         "head": "".join(f"<th>{escaped(result.label(way))}</th>" for way in result.outcomes),
@@ -33,6 +47,16 @@ def write_page(result: Interpretation, folder: Path) -> Path:
     path = folder / "index.html"
     write_text(path, page("autointerp", "Sentences beside graphs and tables", values))
     return path
+
+
+def _inlined(drawn: bytes, name: str) -> str:
+    """An SVG whose colours are the page's, so that it follows light and dark, and whose ids are its own."""
+    source = whole_svg(drawn.decode(), f"{FIGURE}, {name}")
+    inks = {INK: "ink", MUTED: "muted", RULE: "rule", **{colour: f"c{i}" for i, colour in enumerate(COLOURS)}}
+    for colour, ink in inks.items():
+        source = source.replace(colour, f"var(--{ink})")
+    source = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", source)
+    return source.replace("<svg", f'<svg class="{name}" aria-hidden="true"', 1)
 
 
 def _table(markdown: str) -> str:

@@ -74,7 +74,7 @@ def asker_of(config: InterpretConfig, folder: Path, client: Client | None = None
 
 
 def publish(result: Interpretation, report: Path) -> None:
-    """Write data, tables and page as one folder."""
+    """Write data, tables, and page with figure as one folder."""
     from saelens_n2g.autointerp.page import write_page
     from saelens_n2g.autointerp.table import markdown
 

@@ -20,6 +20,8 @@ SCORE_HEAD = (
     "Way", "Units", "Correlation, top", "Random", "Top and random", "AUPRC, random", "AUPRC, top and random", "F1",
     "Cosine", "Controls",
 )  # fmt: skip
+FIGURE = "figure.svg"
+"""Beside the report."""
 OTHER_HEAD = (
     "Way", "R2", "R2, uncentred", "Deviation explained", "Detection: balanced accuracy", "AUC",
     "Fuzzing: balanced accuracy", "AUC",
@@ -53,7 +55,7 @@ def headline(result: Interpretation) -> str:
 
 def markdown(result: Interpretation) -> str:
     """The report."""
-    parts = [f"**{cell(headline(result))}**"]
+    parts = [f"**{cell(headline(result))}**", f"![Scores by way, basis and layer]({FIGURE})"]
     parts += [f"**{cell(title)}**\n\n{body}" for title, body in tables(result)]
     parts += ["\n".join(f"- {note}" for note in NOTES)]
     return "\n\n".join(parts) + "\n"
