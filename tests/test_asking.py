@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -572,6 +572,7 @@ def test_proposed_sentences_are_run_through_the_subject():
     n = len(client.client.asked)
     elsewhere = revise(revised, replace(unit(), layer=2), Explained("rain"))
     assert (elsewhere.status, elsewhere.reason) == ("silent", "no such layer")
+    assert json.loads(json.dumps(asdict(elsewhere)))["costs"] == {}
     assert len(client.client.asked) == n
     with pytest.raises(InputError, match="random or proposed"):
         EXPLAINERS.make("revised", {"counterexamples": "wild"}, client)
