@@ -82,6 +82,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def without_settings(written: bytes) -> object:
+    """What a file of a unit says, but not by which settings; they say which bases there were."""
+    if not written.startswith(b"{"):
+        return written
+    value = json.loads(written)
+    assert value.pop("provenance")["config"]["bases"]
+    return value
+
+
 def assert_same(found: Path, expected: Path) -> None:
     a, b = contents(found), contents(expected)
     assert sorted(a) == sorted(b)
@@ -591,7 +600,7 @@ def test_half_written_leftovers_are_not_taken_for_finished(done, tmp_path):
     found, expected = contents(folder / "report"), contents(done.report)
     of_units = [name for name in found if name.startswith(("graphs/", "exemplars/", "logits/"))]
     assert len(of_units) == 5 * sum(len(basis.units) for basis in result.bases)
-    assert [name for name in of_units if found[name] != expected[name]] == []
+    assert [name for name in of_units if without_settings(found[name]) != without_settings(expected[name])] == []
 
 
 @pytest.mark.usefixtures("undrawn")

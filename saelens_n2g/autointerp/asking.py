@@ -131,8 +131,8 @@ class Asker:
 
 
 def _length(question: Question) -> int:
-    """Tokens of the likely answer."""
-    return min(question.request.max_tokens, estimated(question.likely)) if question.request.max_tokens else 0
+    """Tokens of the likely answer, the one that ends it included."""
+    return min(question.request.max_tokens, estimated(question.likely) + 1)
 
 
 def _estimate(client: Client, questions: Sequence[Question], price: Price | None) -> Estimate:

@@ -208,7 +208,7 @@ def fate_rows(result: Interpretation) -> list[list[str]]:
     """How many units ended how: of sentences, and of ways. Failures that controls alone had are among them."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for way, asked in result.asked.items():
-        counts.update((way.label, one.status, one.reason) for one in asked)
+        counts.update((f"{way.label}, asked", one.status, one.reason) for one in asked)
     for name, several in result.sentences.items():
         counts.update((f"{name}, sentence", one.status, one.reason) for one in several)
     for way, units in result.outcomes.items():
