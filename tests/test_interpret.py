@@ -373,8 +373,11 @@ def test_the_command_prints_the_tables(demo, tmp_path, monkeypatch, capsys):
     out = tmp_path / "words"
     code, text, _ = call(monkeypatch, capsys, "interpret", demo, "--out", out, "--units", 3, "--excerpts", 2)
     assert code == 0
-    assert re.match(r"\*\*6 units, 2 bases and layers; ways: graph( \(invalid\))?, table", text)
-    assert text.endswith(f"written: {out / 'report'}\n")
+    assert text.startswith("6 units, 2 bases and layers\n")
+    rows = [line.split()[0] for line in text.splitlines() if re.search(r" (valid|invalid|not shown) *$", line)]
+    assert rows == ["graph", "table", "backoff", "templated"]
+    assert max(map(len, text.splitlines()[:-1])) <= 100
+    assert text.endswith(f"report: {out / 'report/index.html'}\n")
     assert (out / "report/index.html").is_file()
     limit = "templated.limit=90"
     code, _, _ = call(monkeypatch, capsys, "interpret", demo, "--out", out, "--units", 3, "--option", limit)
@@ -394,7 +397,7 @@ def test_the_analysis_is_the_command(demo, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(place), run_name="__main__")
     assert not end.value.code
-    assert capsys.readouterr().out.startswith("**4 units")
+    assert capsys.readouterr().out.startswith("4 units")
 
 
 def test_the_puzzles_are_printed(monkeypatch, capsys, tmp_path):

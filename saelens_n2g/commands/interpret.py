@@ -30,7 +30,7 @@ def interpret(
     dry_run: bool = False,
     price: tuple[float, float] | None = None,
 ) -> str:
-    """Explain, simulate and score units of finished runs into the folder `out`; the report as Markdown.
+    """Explain, simulate and score units of finished runs into the folder `out`; what was found in short, as text.
 
     explainers, simulators, scorers: names with commas between. option: `NAME.KEY=VALUE`, an option of one of them.
     client: fields of `ClientConfig` as texts. dry_run: say what would be asked, and ask nothing. price: of a million
@@ -61,8 +61,13 @@ def interpret(
         from saelens_n2g.clients.estimating import Price
 
         return plan_interpretation(runs, config, out, None if price is None else Price(*price)).to_text()
-    run_interpretation(runs, config, out, reporter)
-    return (out / REPORT / "interpret.md").read_text() + f"\nwritten: {out / REPORT}\n"
+    from rich.console import Console
+
+    from saelens_n2g.autointerp.terminal import short
+
+    result, console = run_interpretation(runs, config, out, reporter), Console()
+    text = short(result, console.width if console.is_terminal else 100)
+    return f"{text}report: {out / REPORT / 'index.html'}\n"
 
 
 def puzzles(
