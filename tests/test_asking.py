@@ -168,6 +168,21 @@ def test_a_sentence_is_what_follows_its_beginning(said, text):
 
 
 @pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("This unit fires on ships. It also fires on har", "ships"),
+        ("This unit fires on ships and the names of", "ships and the names of"),
+        ('Fires on "ships." and har', 'Fires on "ships'),
+        ("ships.\nIt also fires on boats. And har", "ships"),
+        ("3.5 metres and mo", "3.5 metres and mo"),
+        ("", ""),
+    ],
+)
+def test_of_an_answer_that_was_cut_off_whole_sentences_are_taken(said, text):
+    assert saying.sentence_of(said, cut=True) == text
+
+
+@pytest.mark.parametrize(
     ("said", "reason"),
     [
         (NOWHERE, "timeout: too slow"),

@@ -14,7 +14,7 @@ from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same settings give other results than before: all is then computed again."""
 
 

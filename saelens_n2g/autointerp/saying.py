@@ -89,7 +89,7 @@ def _read(reply: Reply, costs: Costs) -> Explained:
     """What an answer says."""
     if isinstance(reply, Failure):
         return Explained(None, FAILED, why(reply), costs)
-    text = sentence_of(reply.text)
+    text = sentence_of(reply.text, cut=reply.finish == "length")
     if not text:
         return Explained(None, FAILED, "empty: nothing but how a sentence begins", costs)
     if _REFUSED.match(text):
@@ -97,9 +97,16 @@ def _read(reply: Reply, costs: Costs) -> Explained:
     return Explained(text, costs=costs)
 
 
-def sentence_of(text: str) -> str:
-    """The first line of an answer that says something, without how it begins, quotes around it and the full stop."""
-    for line in text.splitlines():
+def sentence_of(text: str, *, cut: bool = False) -> str:
+    """The first line of an answer that says something, without how it begins, quotes around it and the full stop.
+
+    cut: the answer was cut off; if that is in this line, and whole sentences stand before, these are taken.
+    """
+    lines = text.splitlines()
+    if cut and lines:
+        whole = re.match(r"(.*[.!?])[\"”)]*\s+\S", lines[-1])
+        lines[-1] = whole[1] if whole is not None else lines[-1]
+    for line in lines:
         bare = line.strip().strip('"“”*').strip()
         bare = bare[_prefix(bare) :].strip().strip('"“”*').strip()
         bare = bare.removesuffix(".").strip()
