@@ -478,7 +478,7 @@ def test_examples_can_be_left_out_and_are_settings(name):
 
 
 def test_the_list_of_words_has_the_strongest_once_and_no_activation():
-    client = asker(lambda _: "This unit fires on weather.")
+    client = asker(lambda _: " weather.")
     explainer = EXPLAINERS.make("token-list", {"tokens": "3"}, client)
     some = [
         excerpt([0.6, 0.7, 0.0, 0.4], 0, side="fit", strings=[" ra", "in,", " dry", " mist"]),
@@ -486,7 +486,12 @@ def test_the_list_of_words_has_the_strongest_once_and_no_activation():
         excerpt([1.0], 2, strings=[" secret"]),
     ]
     assert explainer.explain(unit(*some)).text == "weather"
-    assert client.client.asked[0].text == "rain\nsnow\nhail"
+    (asked,) = client.client.asked
+    assert asked.prompt.endswith("\n\nWords: rain, snow, hail\nIn common:")
+    assert asked.stop == ("\n",), "a text that is continued, though the client has chats"
+    chats = asker(lambda _: "In common: weather.", ABLE._replace(completion=False))
+    assert EXPLAINERS.make("token-list", {}, chats).explain(unit(*some)).text == "weather"
+    assert chats.client.asked[0].text == "Words: rain, snow, hail"
     assert explainer.explain(unit(excerpt([0.1], side="fit"))).status == "silent"
     with pytest.raises(InputError, match="at least one token"):
         EXPLAINERS.make("token-list", {"tokens": "0"}, client)

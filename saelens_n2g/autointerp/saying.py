@@ -22,7 +22,7 @@ LONGEST = 60
 LIKELY = "words and names that have to do with travel by sea, number"
 """A sentence of the usual length, for dry runs; a number behind it tells those of different units apart."""
 _LEADS = re.compile(
-    r"(?:(?:explanation|description|answer|sentence)\s*:\s*)?"
+    r"(?:(?:explanation|description|answer|sentence|in common)\s*:\s*)?"
     r"(?:(?:this|the) (?:unit|neuron|feature) fires on\s*:?\s*)?",
     re.IGNORECASE,
 )

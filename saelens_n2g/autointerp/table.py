@@ -5,9 +5,8 @@ from collections import Counter
 from itertools import combinations
 from statistics import median
 
-from saelens_n2g.autointerp import asked_table
+from saelens_n2g.autointerp import asked_table, graph_sentence, token_list
 from saelens_n2g.autointerp.controls import CONTROLS
-from saelens_n2g.autointerp.graph_sentence import TURNS
 from saelens_n2g.autointerp.results import MAIN, Interpretation, Way
 from saelens_n2g.autointerp.scores import SETS
 from saelens_n2g.autointerp.wording import EXAMPLES
@@ -113,7 +112,8 @@ SENTENCE_HEAD = (
 def sentence_rows(result: Interpretation) -> list[list[str]]:
     """One row for each explainer: whether it says something of each unit, or the same of many, or what stood in its
     prompt, as small models do."""
-    examples = {_bare(one.description) for one in EXAMPLES} | {_bare(said) for _, said in TURNS}
+    examples = {_bare(one.description) for one in EXAMPLES}
+    examples |= {_bare(said) for _, said in (*graph_sentence.TURNS, *token_list.TURNS)}
     rows = []
     for name, several in result.sentences.items():
         texts = [one.text for one in several if one.text is not None]

@@ -1,8 +1,9 @@
-"""The explainer `token-list`: the words on which a unit fires most, one a line, and what they have in common.
+"""The explainer `token-list`: the words on which a unit fires most, and what they have in common.
 
-The shortest question there is, some hundred tokens, which a small model can still answer: it shows no text, no
-activation and no example that could be copied. What stands before a token it does not see, so it is of no use for units
-that depend on context.
+The shortest question there is, some hundred tokens, for small models: a few lists with what their words have in common,
+and one more, as a text to be continued. It shows no text and no activation, and the lists are so unlike each other that
+what is said of one is rarely copied. What stands before a token it does not see, so it is of no use for units that
+depend on context.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,14 +13,18 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, Saying
+from saelens_n2g.autointerp.saying import Saying
 from saelens_n2g.autointerp.wording import Talk, sendable, words_of
 from saelens_n2g.errors import InputError
 
 VERSION = 1
-SYSTEM = (
-    "You see a list of words or parts of words. Say in a few words what they have in common: their meaning, their kind "
-    f'or their spelling. Begin with "{LEAD}".'
+SYSTEM = "Lists of words, and what the words of each list have in common."
+WORDS, LEAD = "Words:", "In common:"
+TURNS = (
+    ("misread, mislaid, misjudge, misuse", 'words that begin with "mis"'),
+    ("metre, kilograms, litres", "units of measure"),
+    ("trotted, sprinting, crawl, leaps", "verbs of movement"),
+    ("sloop, sailing, Sailors, harbour", "words for boats and sailing"),
 )
 
 
@@ -38,7 +43,8 @@ class TokenList:
         words = strongest(evidence, self.tokens)
         if not words:
             return Explained(None, SILENT, "no word that fires")
-        return Talk(SYSTEM, (), "\n".join(words), LEAD)
+        turns = tuple((f"{WORDS} {some}", common) for some, common in TURNS)
+        return Talk(SYSTEM, turns, f"{WORDS} {', '.join(words)}", LEAD, continued=True)
 
 
 def strongest(evidence: Evidence, most: int) -> list[str]:

@@ -129,12 +129,15 @@ class Talk(NamedTuple):
     """The question."""
     lead: str = ""
     """How every answer begins, in texts to be continued."""
+    continued: bool = False
+    """Whether it is rather put as a text to be continued, where the client has both: small models hold to a pattern
+    that they see better than to what they are told."""
 
     def request(
         self, able: Capabilities, *, max_tokens: int, logprobs: int | None = None, json_schema: str = ""
     ) -> Request:
         """As a chat where the client has chats, else as a text that ends where the answer begins."""
-        if able.chat:
+        if able.chat and not (self.continued and able.completion):
             several = [Message("system", self.system)]
             for asked, answered in self.turns:
                 several += [Message("user", asked), Message("assistant", f"{self.lead} {answered}".strip())]
