@@ -117,5 +117,9 @@ def test_the_page_says_it(tmp_path):
         ]
         scored = next(one for one in root.all("section", "card") if one.get("aria-labelledby") == "scores-title")
         assert [row.all("th")[0].words for row in scored.all("tbody")[0].all("tr")] == ["Graph", "Token table"]
-        assert card.words.count("Fires on") == 1, "said once on the page"
-        assert "words-title" not in client.get("/viz/toy/1-sae/3").text
+        assert card.words.count("Fires on") == 1, "said once there"
+        (lead,) = root.all("a", "sentence")
+        assert (lead.get("href"), lead.words.startswith("Fires on `</blockquote><script>")) == ("#words-title", True)
+        other = client.get("/viz/toy/1-sae/3").text
+        assert "words-title" not in other
+        assert 'class="sentence"' not in other

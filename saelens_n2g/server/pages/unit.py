@@ -4,6 +4,7 @@ where all of it comes from; and the same in little, for the pages of others."""
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from saelens_n2g.comparison.table import EXPLAINER_TITLES
@@ -26,6 +27,8 @@ from saelens_n2g.store.reader import Store
 from saelens_n2g.store.records import Layer, Unit
 from saelens_n2g.store.services import graph_of
 
+LEAD = 200
+"""Letters of a sentence in words at the head of the page; the whole stands below."""
 MOST_NODES = 400
 """Nodes that "all nodes" draws at most: more is no picture any more, and takes seconds."""
 MEMBERS = 12
@@ -202,8 +205,9 @@ def _scores(found: Found, graph: Graph | None) -> dict[str, Any]:
     said, spoken = str(body["explanation"] or ""), words.ways(body)
     own = {*text.splitlines(), "(never fires)"}
     repeats = all(line in own or line.startswith("... and ") for line in said.splitlines())
-    repeats = repeats or any(way.text == said for way in spoken)
-    known = {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said}
+    sentence = shorten(said, LEAD, placeholder=" …") if any(way.text == said for way in spoken) else ""
+    repeats = repeats or bool(sentence)
+    known = {"explainers": rows, "texts": TEXTS, "text": text, "said": "" if repeats else said, "sentence": sentence}
     spoken_of = {"told": words.told(body), "told_answers": words.ANSWERS}
     return {**known, **spoken_of, "ways": spoken, "way_sets": words.SETS, "way_metrics": words.METRICS}
 
