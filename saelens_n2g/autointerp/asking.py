@@ -9,7 +9,7 @@ length, so that the very same code goes on to its next question, and `plan` says
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from saelens_n2g.autointerp.predictors import Costs
 from saelens_n2g.clients.base import Capabilities, Client
@@ -67,6 +67,12 @@ class Asker:
         self.client, self.dry, self.name = client, dry, name
         self.able = client.capabilities() if able is None else able
         self.planned: dict[str, list[Question]] = {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON values that decide answers beside the question: those of the client, and whether it has chats and texts
+        to be continued, since questions are put as the one or the other."""
+        return {**self.client.identity, "chat": self.able.chat, "completion": self.able.completion}
 
     def named(self, name: str) -> "Asker":
         """The same client and accounts, for questions of one explainer, simulator or scorer."""

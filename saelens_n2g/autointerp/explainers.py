@@ -32,6 +32,7 @@ class Explained:
             raise InputError("status of an explanation", f"{EXPLAINED}, {FAILED} or {SILENT}", repr(self.status))
         if (self.status == EXPLAINED) != bool(self.text):
             raise InputError("explanation", "a text exactly where it was explained", f"{self.status}, {self.text!r}")
+        object.__setattr__(self, "costs", dict(self.costs))  # one that can be written as JSON
 
 
 @runtime_checkable

@@ -183,7 +183,7 @@ def _by_group(result: Interpretation, set_: str, metric: str) -> str:
 
 
 def _of_group(result: Interpretation, way: Way, basis: str, layer: int, set_: str, metric: str) -> str:
-    return estimate(result.summary(way, set_, metric, lambda one: (one.basis, one.layer) == (basis, layer)))
+    return estimate(result.summary(way, set_, metric, lambda one: result.group_of(one) == (basis, layer)))
 
 
 COST_HEAD = ("Who", "Requests", "Tokens in", "Per unit", "Spent / planned", "Tokens out", "Per unit", "Spent / planned")

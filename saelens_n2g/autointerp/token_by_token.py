@@ -38,7 +38,7 @@ class TokenByToken:
 
     def __post_init__(self) -> None:
         given = {"scale": self.most, "written": self.written, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {**given, "client": self.asker.identity})
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""

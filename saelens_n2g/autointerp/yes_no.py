@@ -61,7 +61,7 @@ class YesNo:
 
     def __post_init__(self) -> None:
         given = {"prompt": VERSION, "logprobs": self.asker.able.logprobs}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {**given, "client": self.asker.identity})
 
     def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:
         """See `Scorer.score`."""
