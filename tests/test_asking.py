@@ -353,7 +353,7 @@ def test_everything_that_asks_says_by_which_prompt_of_which_client():
     assert len(made) == 5 + 3 + 2
     for one in made:
         assert one.settings["prompt"] >= 1
-        assert one.settings["client"] == {"client": "scripted", "model": "scripted"}
+        assert one.settings["client"] == {"client": "scripted", "model": "scripted", "chat": True, "completion": True}
         json.dumps(one.settings)
         assert isinstance(one, Explainer | Simulator | Scorer)
     assert {one.name for one in made} <= {*EXPLAINERS.names(), *SIMULATORS.names(), *SCORERS.names()}
@@ -549,6 +549,9 @@ def test_proposed_sentences_are_run_through_the_subject():
     class Subject:
         def missing(self, evidence):
             return "" if evidence.layer == 1 else "no such layer"
+
+        def identity(self, _):
+            return None
 
         def run(self, _, texts):
             ran.extend(texts)

@@ -265,7 +265,7 @@ def test_a_dry_run_leaves_an_empty_cache_empty(demo, tmp_path):
 @pytest.mark.parametrize("shape", ["object", "plain"])
 def test_a_key_is_blotted_out_before_a_message_is_cut(monkeypatch, shape):
     monkeypatch.setenv(VARIABLE, KEY)
-    said = "x" * (200 - len(KEY) // 2) + KEY
+    said = "x" * (200 - 3 * len(KEY) // 4) + KEY
     monkeypatch.setattr(
         "misbehaving.Handler.misbehave",
         lambda self, _trouble, _body: self.send(400, {"error": {"message": said}} if shape == "object" else [said]),
