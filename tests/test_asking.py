@@ -347,9 +347,8 @@ def test_who_cannot_be_served_is_told_who_can():
 
 def test_everything_that_asks_says_by_which_prompt_of_which_client():
     client = asker(lambda _: "x")
-    made = [EXPLAINERS.make(n, {}, client) for n in EXPLAINERS.asking]
-    made += [SIMULATORS.make(n, {}, client) for n in SIMULATORS.asking]
-    made += [SCORERS.make(n, {}, client) for n in SCORERS.asking]
+    every = (EXPLAINERS, SIMULATORS, SCORERS)
+    made = [some.make(n, {}, client) for some in every for n in some.names() if n in some.asking]
     assert len(made) == 5 + 3 + 2
     for one in made:
         assert one.settings["prompt"] >= 1

@@ -27,12 +27,13 @@ from saelens_n2g.autointerp.puzzle_table import markdown as puzzle_markdown
 from saelens_n2g.autointerp.puzzles import score_reader
 from saelens_n2g.autointerp.reading import Reading, units_of
 from saelens_n2g.autointerp.run import run_interpretation
-from saelens_n2g.autointerp.scorers import Asked, validity_of
+from saelens_n2g.autointerp.scorers import SCORERS, Asked, validity_of
 from saelens_n2g.autointerp.shown import shown
 from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.autointerp.table import markdown
 from saelens_n2g.autointerp.wording import Shot
 from saelens_n2g.autointerp.work import Work
+from saelens_n2g.clients import messages
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.messages import Request
 from saelens_n2g.errors import ArtefactError, InputError
@@ -191,6 +192,22 @@ def test_units_are_shuffled_apart():
     values = [one.shuffled["top"].values["correlation"] for one in found]
     assert values[0] == values[2] != values[1]
     assert found[0].sets == found[1].sets
+
+
+@pytest.mark.parametrize("name", ["detection", "fuzzing"])
+def test_a_server_without_log_probabilities_can_be_asked_yes_or_no(name):
+    """Over HTTP every client says that it has them; a server that has none fails each question that wants them."""
+
+    def say(request):
+        return "yes" if request.logprobs is None else messages.Failure("unsupported", "none", False)
+
+    some = [excerpt([0.9, 0.1, 0.2] if i % 2 else [0.1, 0.0, 0.2], i) for i in range(6)]
+    made = {w: SCORERS.make(name, {"written": w}, Asker(Speaker(say))) for w in ("yes", "no")}
+    assert made["yes"].settings["logprobs"] != made["no"].settings["logprobs"]
+    assert isinstance(made["no"].score("x", unit(some), Rules()), Failure)
+    assert made["yes"].score("x", unit(some), Rules()).answers.auc == 0.5
+    with pytest.raises(InputError, match=f"written of scorer {name}: expected yes or no"):
+        SCORERS.make(name, {"written": "1"}, Asker(Speaker(say)))
 
 
 # --- puzzles ------------------------------------------------------------------------------------------------------
