@@ -422,6 +422,30 @@ def test_calibration_is_fitted_on_what_is_held_back_and_undoes_a_scale(method):
     )
 
 
+@pytest.mark.parametrize("method", ["linear", "percentile"])
+def test_calibration_knows_nothing_of_the_test_excerpts(method):
+    """What is held back follows another map than what is scored on: the map is that of what is held back."""
+    tested = some(10)
+    held = [excerpt(np.sqrt(e.activations), 100 + e.window, side="calibration") for e in some(10, seed=5)]
+    simulated = {e.window: e.activations for e in tested}
+    simulated |= {100 + e.window: e.activations for e in some(10, seed=5)}
+
+    class Simulated:
+        def predict(self, excerpts):
+            return Predicted([simulated[e.window] for e in excerpts])
+
+    found = judge(Simulated(), unit([*tested, *held]), Rules(calibration=method))
+    fitted = calibration.fit(
+        method, np.concatenate([simulated[e.window] for e in held]), np.concatenate([e.activations for e in held])
+    )
+    for name, excerpts in sets_of(tested).items():
+        actual, said = (
+            np.concatenate(a) for a in zip(*((e.activations, simulated[e.window]) for e in excerpts), strict=True)
+        )
+        assert found.sets[name].values == pytest.approx(score_tokens(actual, fitted(said), 0.5).values)
+        assert found.sets[name].values["r2"] < 0.9
+
+
 # --- controls ---------------------------------------------------------------------------------------------------
 
 

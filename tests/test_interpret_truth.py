@@ -34,6 +34,7 @@ from saelens_n2g.autointerp.table import markdown
 from saelens_n2g.autointerp.wording import Shot
 from saelens_n2g.autointerp.work import Work
 from saelens_n2g.clients import messages
+from saelens_n2g.clients.base import Untaken
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.messages import Request
 from saelens_n2g.errors import ArtefactError, InputError
@@ -265,6 +266,36 @@ def test_runs_are_not_mixed_where_basis_and_layer_are_the_same(demo, tmp_path):
     together = list(shown(found).rows[0].groups.values())
     assert [one.mean for one in together] == [one.mean for one in apart]
     assert "| other: sae | 1 |" in markdown(found)
+
+
+def test_a_text_that_the_client_does_not_take_loses_its_unit_alone(demo, tmp_path):
+    """In process a chat with a special token of the template in it is refused, and has no number of tokens."""
+    texts = {u.name: u.load(Reading()).of("fit")[0].strings for u in units_of(demo)}
+    row = "".join(texts["1.resid_post/sae/1"])
+
+    class Choosy(Speaker):
+        def taken(self, request):
+            return row not in "".join(line.rpartition("\t")[0] for line in request.text.splitlines())
+
+        def count(self, request):
+            if not self.taken(request):
+                raise Untaken("request", "one that this model takes", "a special token in it")
+            return 5
+
+        def ask(self, request):
+            if not self.taken(request):
+                return messages.Failure("rejected", "a special token in it", False)
+            return super().ask(request)
+
+    config = InterpretConfig(explainers=("token-activation",), simulators=("structured",), excerpts=1)
+    client = Choosy(lambda r: f"case {len(r.messages[-1].text)}")
+    plan = plan_interpretation([demo], config, tmp_path / "o", client=client)
+    assert client.asked == []
+    found = run_interpretation([demo], config, tmp_path / "o", Silent(), client)
+    lost = [one for one in found.sentences["token-activation"] if one.status == "failed"]
+    assert [(one.unit, one.reason) for one in lost] == [("1.resid_post/sae/1", "rejected: a special token in it")]
+    assert plan.parts["token-activation"].requests == 3
+    assert (lost[0].costs["requests"], lost[0].costs["planned_in"]) == (1, 0)
 
 
 def test_a_dry_run_leaves_an_empty_cache_empty(demo, tmp_path):
