@@ -372,6 +372,13 @@ def test_moved_highlights_are_as_many_on_quiet_tokens_and_depend_on_seed_and_win
     assert highlighted([excerpt([0.9, 0.9, 0.1])], 0.5, 0) == []  # too few quiet tokens to move to
 
 
+def test_an_excerpt_is_told_by_its_highest_token_and_highlights_by_their_mean():
+    one = excerpt([0.9, 0.8, 0.0, 0.0, 0.1])
+    loud = np.array([0.6, 0.2, 0.0, 0.0, 0.0])  # mean .4 on what fires, a highest of .6
+    assert detection([one], [loud], 0.5).f1 == 1.0
+    assert fuzzing([one], [loud], 0.5, 0)[:3] == (0.5, 0.0, 1.0), "no highlights are told, but ranked"
+
+
 def test_a_constant_predictor_is_chance():
     excerpts = some(30)
     flat = [np.full(20, 0.7) for _ in excerpts]
@@ -477,6 +484,14 @@ def test_a_way_that_beats_its_controls_is_valid_and_one_that_does_not_is_not():
     assert validity(low, {"neutral": high}, seed=0).verdict == INVALID
     same = validity(high, {"neutral": high}, seed=0)
     assert same.verdict == INVALID, "no difference is no validity"
+
+
+def test_a_difference_that_may_be_chance_is_none():
+    """Of five pairs all have to be ahead: 1 of 32 sign patterns. With one a little behind it is 2, more than 1 in 20."""
+    none = {name: [0.0] * 5 for name in ("correlation", "auprc")}
+    for last, verdict in ((0.1, VALID), (-0.1, INVALID)):
+        own = {name: [1.0, 1.0, 1.0, 1.0, last] for name in none}
+        assert validity(own, {"neutral": none}, seed=0).verdict == verdict
 
 
 def test_too_few_pairs_show_nothing():

@@ -26,11 +26,12 @@ from saelens_n2g.autointerp.predictors import Failure, Predicted
 from saelens_n2g.autointerp.puzzle_table import markdown as puzzle_markdown
 from saelens_n2g.autointerp.puzzles import score_reader
 from saelens_n2g.autointerp.reading import Reading, units_of
+from saelens_n2g.autointerp.results import Way
 from saelens_n2g.autointerp.run import run_interpretation
 from saelens_n2g.autointerp.scorers import SCORERS, Asked, validity_of
 from saelens_n2g.autointerp.shown import shown
 from saelens_n2g.autointerp.subjects import Subjects
-from saelens_n2g.autointerp.table import markdown
+from saelens_n2g.autointerp.table import fate_rows, markdown
 from saelens_n2g.autointerp.wording import Shot
 from saelens_n2g.autointerp.work import Work
 from saelens_n2g.clients import messages
@@ -179,6 +180,18 @@ def test_a_scorer_whose_control_always_fails_is_not_valid():
     assert validity_of(both, seed=0).verdict == VALID
     one = [Asked(**about, controls={"neutral": "timeout", "other": bad}) for _ in range(8)]
     assert validity_of(one, seed=0).verdict == UNKNOWN
+
+
+def test_a_control_that_a_scorer_lost_is_in_the_table(demo, tmp_path):
+    config = InterpretConfig(explainers=(), simulators=("table",))
+    found = run_interpretation([demo], config, tmp_path / "o", Silent())
+    good = Answers(0.5, 0.5, 0.9, 3, 3)
+    one = Asked(
+        unit="u", run="demo", basis="sae", layer=1, status="scored", answers=good, controls={"other": "timeout: slow"}
+    )
+    some = replace(found, asked={Way("detection", "names"): (one,)})
+    assert some.failures == 1
+    assert ["names > detection", "control failed", "control other: timeout: slow", "1"] in fate_rows(some)
 
 
 def test_units_are_shuffled_apart():
