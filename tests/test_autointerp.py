@@ -148,6 +148,8 @@ def test_units_of_a_comparison_are_read_as_shares_of_the_maximum(tmp_path):
     assert evidence.group == ("demo", "neurons", 1)
     assert [len(evidence.of(s)) for s in ("fit", "calibration", "test")] == [3, 0, 4]
     assert [e.kind for e in evidence.of("test")] == ["top", "top", "random", "random"]
+    kept = [one["window"] for which in ("test", "random") for one in stored[which][:2]]
+    assert [e.window for e in evidence.of("test")] == kept, "the strongest, and the first that were drawn"
     first = evidence.of("fit")[0]
     assert (first.activations * stored["max_activation"]).tolist() == pytest.approx(stored["fit"][0]["activations"])
     assert isinstance(evidence.graph, Graph)
@@ -487,7 +489,7 @@ def test_a_way_that_beats_its_controls_is_valid_and_one_that_does_not_is_not():
 
 
 def test_a_difference_that_may_be_chance_is_none():
-    """Of five pairs all have to be ahead: 1 of 32 sign patterns. With one a little behind it is 2, more than 1 in 20."""
+    """Of five pairs all have to be ahead: 1 of 32 patterns. With one a little behind it is 2: more than 1 in 20."""
     none = {name: [0.0] * 5 for name in ("correlation", "auprc")}
     for last, verdict in ((0.1, VALID), (-0.1, INVALID)):
         own = {name: [1.0, 1.0, 1.0, 1.0, last] for name in none}

@@ -11,7 +11,7 @@ from misbehaving import KEY, VARIABLE, serving
 from scripted import Scripted
 from test_asking import ABLE, Speaker
 from test_autointerp import excerpt, unit
-from test_interpret import call
+from test_interpret import Writes, call
 from test_puzzles import PUZZLES, Knowing
 
 from saelens_n2g.autointerp import embedding, encoders, simulators
@@ -28,7 +28,7 @@ from saelens_n2g.autointerp.puzzles import score_reader
 from saelens_n2g.autointerp.reading import Reading, units_of
 from saelens_n2g.autointerp.results import Way
 from saelens_n2g.autointerp.run import run_interpretation
-from saelens_n2g.autointerp.scorers import SCORERS, Asked, validity_of
+from saelens_n2g.autointerp.scorers import SCORERS, Asked, Scored, validity_of
 from saelens_n2g.autointerp.shown import shown
 from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.autointerp.table import fate_rows, markdown
@@ -160,6 +160,108 @@ def test_an_answer_that_lacks_something_is_named(demo, tmp_path, folder, damage)
     one.write_text(json.dumps({"key": json.loads(one.read_text())["key"], **damage}))
     with pytest.raises(ArtefactError, match="a kept answer"):
         run_interpretation([demo], InterpretConfig(), tmp_path / "o", Silent())
+
+
+class Spy:
+    """A scorer that writes down what it is asked of whom."""
+
+    name = "spy"
+
+    def __init__(self) -> None:
+        self.settings, self.asked = {"version": 1}, []
+
+    def score(self, text, evidence, _rules):
+        self.asked.append((evidence.name, text))
+        return Scored(Answers(0.5, 0.5, 0.5, 1, 1), {})
+
+
+def test_a_scorer_hears_the_sentence_and_its_controls_once_for_all_that_decides(demo, tmp_path, monkeypatch):
+    assert "embedding" in SCORERS.names()
+    spy, writes = Spy(), Writes()
+    monkeypatch.setitem(SCORERS.makers, "spy", lambda _: spy)
+    monkeypatch.setitem(EXPLAINERS.makers, "names", lambda _: writes)
+
+    def asked(**more):
+        spy.asked.clear()
+        settings = {"explainers": ("names",), "simulators": ("graph",), "scorers": ("spy",), "excerpts": 3, **more}
+        run_interpretation([demo], InterpretConfig(**settings), tmp_path / "o", Silent())
+        return list(spy.asked)
+
+    whole = asked()
+    names = list(dict.fromkeys(name for name, _ in whole))
+    assert len(names) == 4
+    for name in names:
+        kind = name.rpartition("/")[0]
+        (other,) = (one for one in names if one != name and one.startswith(f"{kind}/"))
+        assert [text for at, text in whole if at == name] == [f"unit {name}", "something", f"unit {other}"]
+    assert asked() == []
+    assert asked(tolerated=0.5) == whole, "rules"
+    assert asked(excerpts=2, tolerated=0.5) == whole, "excerpts"
+    spy.settings = {"version": 2}
+    assert asked(excerpts=2, tolerated=0.5) == whole, "settings"
+    writes.settings, writes.explain = {"version": 2}, lambda evidence: Explained(f"that {evidence.name}")
+    assert {text.partition(" ")[0] for _, text in asked(excerpts=2, tolerated=0.5)} == {"that", "something"}
+
+
+def test_another_first_sentence_is_another_revision(demo, tmp_path):
+    units = [one.load(Reading()) for one in units_of(demo)][:2]
+    options = {"token-activation": {"excerpts": "1"}}
+    config = InterpretConfig(explainers=("token-activation", "revised"), simulators=("structured",), options=options)
+    says = ["rain"]
+
+    def say(request):
+        last = request.messages[-1].text
+        return f"after {last.splitlines()[0][-12:]}" if last.startswith("Description:") else says[0]
+
+    def said():
+        work = Work(config, tmp_path / "o", Asker(Speaker(say)))
+        work._explained("revised", units, lambda: None)
+        return [one.text for one in work._said["revised"]]
+
+    first = said()
+    for path in (tmp_path / "o" / "explanations" / "token-activation").rglob("*.json"):
+        path.unlink()
+    says[0] = "snow"
+    assert "snow" in said()[0] != first[0]
+
+
+def test_all_that_decides_a_score_is_in_its_key(demo, tmp_path, monkeypatch):
+    """One thing changes at a time, of two units: what was kept is used where nothing did, and nowhere else."""
+
+    class Reader:
+        name = "reader"
+
+        def __init__(self) -> None:
+            self.settings, self.asked = {"version": 1}, []
+
+        def simulate(self, text, excerpts):
+            self.asked.append(text)
+            return Predicted([np.linspace(0, 1, len(e.ids)) for e in excerpts])
+
+    reader = Reader()
+    assert "quoted" in simulators.SIMULATORS.names()
+    monkeypatch.setitem(simulators.SIMULATORS.makers, "reader", lambda _: reader)
+    units = [one.load(Reading()) for one in units_of(demo)][:2]
+
+    def asked(texts=("a", "b"), some=None, **more):
+        reader.asked.clear()
+        work = Work(InterpretConfig(simulators=("reader",), **more), tmp_path / "o")
+        said = [Explained(text) for text in texts]
+        monkeypatch.setattr(work, "_explained", lambda *_: said)
+        work.group(some or units, lambda: None)
+        return list(reader.asked)
+
+    whole = ["a", "something", "b", "b", "something", "a"]
+    assert asked() == whole
+    assert asked() == []
+    assert asked(("a", "c")) == ["a", "something", "c", "c", "something", "a"], "the other's sentence is a control"
+    assert asked(("a", "c"), seed=3) == ["a", "something", "c", "c", "something", "a"]
+    assert asked(("a", "c"), seed=3, excerpts=2) == ["a", "something", "c", "c", "something", "a"]
+    low = [replace(one, threshold=0.25) for one in units]
+    assert asked(("a", "c"), low, seed=3, excerpts=2) == ["a", "something", "c", "c", "something", "a"]
+    reader.settings = {"version": 2}
+    assert asked(("a", "c"), low, seed=3, excerpts=2) == ["a", "something", "c", "c", "something", "a"]
+    assert asked(("a", "c"), low, seed=3, excerpts=2) == []
 
 
 # --- controls -----------------------------------------------------------------------------------------------------
