@@ -22,7 +22,7 @@ from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.judge import Rules, judge
 from saelens_n2g.autointerp.plan import plan_interpretation
-from saelens_n2g.autointerp.predictors import Failure, Predicted
+from saelens_n2g.autointerp.predictors import Failure, Predicted, own_predictor
 from saelens_n2g.autointerp.puzzle_table import markdown as puzzle_markdown
 from saelens_n2g.autointerp.puzzles import score_reader
 from saelens_n2g.autointerp.reading import Reading, units_of
@@ -39,6 +39,7 @@ from saelens_n2g.clients.base import Untaken
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.messages import Request
 from saelens_n2g.errors import ArtefactError, InputError
+from saelens_n2g.graphs.graph import Graph
 from saelens_n2g.progress import Silent
 
 
@@ -262,6 +263,37 @@ def test_all_that_decides_a_score_is_in_its_key(demo, tmp_path, monkeypatch):
     reader.settings = {"version": 2}
     assert asked(("a", "c"), low, seed=3, excerpts=2) == ["a", "something", "c", "c", "something", "a"]
     assert asked(("a", "c"), low, seed=3, excerpts=2) == []
+
+
+# --- sides --------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_learns_from_excerpts_of_another_side():
+    """Whatever stands in test and held back excerpts: explainers ask and say the same, tables predict the same."""
+    graph = Graph("1.mlp_post/neurons/3", 2.0)
+    graph.add([(3, 1.0)], 1.0)
+    graph.name_tokens(lambda token: f" w{token}")
+    fit = [excerpt([0.9 - 0.05 * i, 0.1, 0.0], i, side="fit", ids=[i, 50, 51]) for i in range(9)]
+
+    def others(value, first):
+        sides = ("test", "calibration")
+        return [
+            excerpt([value, 1.0, 0.0], 100 * (n + 1) + i, side=side, ids=[first, first + 1 + n, i])
+            for n, side in enumerate(sides)
+            for i in range(4)
+        ]
+
+    both = [unit([*fit, *others(*more)], graph=graph) for more in ((1.2, 0), (0.0, 60))]
+    for name in EXPLAINERS.names():
+        clients = [Speaker(lambda r: f"case {len(r.messages[-1].text)}") for _ in both]
+        said = [EXPLAINERS.make(name, {}, Asker(c)).explain(one) for c, one in zip(clients, both, strict=True)]
+        assert said[0] == said[1], name
+        assert said[0].text, name
+        assert clients[0].asked == clients[1].asked, name
+    shown_ = [excerpt([0.0] * 8, 900, ids=[0, 1, 2, 50, 51, 60, 61, 62])]
+    for name in ("graph", "table", "backoff"):
+        found = [own_predictor(name, one).predict(shown_).predictions[0].tolist() for one in both]
+        assert found[0] == found[1], name
 
 
 # --- controls -----------------------------------------------------------------------------------------------------
