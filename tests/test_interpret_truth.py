@@ -67,6 +67,22 @@ def test_another_threshold_is_another_sentence_of_a_table(demo, tmp_path):
     assert said(high) == [explain(one).text for one in high] != [explain(one).text for one in low]
 
 
+def test_what_is_held_back_is_another_sentence_of_a_table(demo, tmp_path):
+    """Calibration takes fit documents from explainers."""
+    said = []
+    for method, back in (("none", 0.5), ("linear", 0.5), ("linear", 0.34)):
+        config = InterpretConfig(
+            explainers=("templated-table",), simulators=("quoted",), calibration=method, hold_back=back
+        )
+        units = [one.load(config.reading) for one in units_of(demo)]
+        work = Work(config, tmp_path / "o")
+        work.group(units, lambda: None)
+        said.append([one.text for one in work.sentences["templated-table"]])
+        explain = EXPLAINERS.make("templated-table").explain
+        assert said[-1] == [explain(one).text for one in units]
+    assert said[0] != said[1]
+
+
 class Ran:
     """A subject whose unit can be run or not, and answers by a number."""
 
