@@ -216,8 +216,11 @@ def test_a_scorer_hears_the_sentence_and_its_controls_once_for_all_that_decides(
     assert asked(excerpts=2, tolerated=0.5) == whole, "excerpts"
     spy.settings = {"version": 2}
     assert asked(excerpts=2, tolerated=0.5) == whole, "settings"
-    writes.settings, writes.explain = {"version": 2}, lambda evidence: Explained(f"that {evidence.name}")
-    assert {text.partition(" ")[0] for _, text in asked(excerpts=2, tolerated=0.5)} == {"that", "something"}
+    said = {name: f"unit {name}" for name in names} | {names[0]: "another"}
+    writes.settings, writes.explain = {"version": 2}, lambda evidence: Explained(said[evidence.name])
+    heard = asked(excerpts=2, tolerated=0.5)
+    assert {name for name, _ in heard} == {names[0], names[1]}, "whose sentence it is, and whose control"
+    assert [text for _, text in heard if text == "another"] == ["another"] * 2
 
 
 def test_another_first_sentence_is_another_revision(demo, tmp_path):
