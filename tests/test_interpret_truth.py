@@ -326,6 +326,28 @@ def test_nothing_is_valid_while_a_control_is_not_tested():
     assert validity(high, {"neutral": lost, "other": low, "shuffled": high}, seed=0).verdict == INVALID
 
 
+def test_the_verdict_is_that_of_strong_and_random_excerpts_together(demo, tmp_path):
+    config = InterpretConfig(explainers=(), simulators=("table",))
+    found = run_interpretation([demo], config, tmp_path / "o", Silent())
+    ((way, several),) = found.outcomes.items()
+
+    def like(judged, together, apart):
+        def at(name):
+            value = together if name == "top_and_random" else apart
+            return judged.sets[name]._replace(values=dict.fromkeys(judged.sets[name].values, value))
+
+        sets = {name: at(name) for name in judged.sets}
+        return judged._replace(sets=sets, shuffled=sets)
+
+    def verdict(together, apart):
+        own, low = (like(several[0].judged, *some) for some in ((together, apart), (0.4, 0.4)))
+        one = replace(several[0], judged=own._replace(shuffled=low.sets), controls={"neutral": low, "other": low})
+        return replace(found, outcomes={way: [one] * 8}).validity(way).verdict
+
+    assert verdict(0.9, 0.1) == VALID
+    assert verdict(0.1, 0.9) == INVALID
+
+
 def test_a_scorer_whose_control_always_fails_is_not_valid():
     good, bad = (Answers(0.5, 0.5, auc, 3, 3) for auc in (0.9, 0.2))
     about = {"unit": "u", "run": "r", "basis": "b", "layer": 0, "status": "scored", "answers": good}
