@@ -67,6 +67,15 @@ def test_another_threshold_is_another_sentence_of_a_table(demo, tmp_path):
     assert said(high) == [explain(one).text for one in high] != [explain(one).text for one in low]
 
 
+@pytest.mark.parametrize("which", ["fit", "test", "random"])
+def test_every_excerpt_is_in_the_checksum(demo, which):
+    one = units_of(demo)[0]
+    before, value = one.load(Reading()).checksum, json.loads(one.exemplars.read_text())
+    value[which][-1]["activations"][0] += 0.125
+    one.exemplars.write_text(json.dumps(value))
+    assert one.load(Reading()).checksum != before
+
+
 def test_what_is_held_back_is_another_sentence_of_a_table(demo, tmp_path):
     """Calibration takes fit documents from explainers."""
     said = []
