@@ -362,13 +362,12 @@ def test_who_cannot_be_served_is_told_who_can():
 
 def test_everything_that_asks_says_by_which_prompt_of_which_client():
     client = asker(lambda _: "x")
-    made = [EXPLAINERS.make(n, {}, client) for n in EXPLAINERS.asking]
-    made += [SIMULATORS.make(n, {}, client) for n in SIMULATORS.asking]
-    made += [SCORERS.make(n, {}, client) for n in SCORERS.asking]
+    every = (EXPLAINERS, SIMULATORS, SCORERS)
+    made = [some.make(n, {}, client) for some in every for n in some.names() if n in some.asking]
     assert len(made) == 5 + 3 + 2
     for one in made:
         assert one.settings["prompt"] >= 1
-        assert one.settings["client"] == {"client": "scripted", "model": "scripted"}
+        assert one.settings["client"] == {"client": "scripted", "model": "scripted", "chat": True, "completion": True}
         json.dumps(one.settings)
         assert isinstance(one, Explainer | Simulator | Scorer)
     assert {one.name for one in made} <= {*EXPLAINERS.names(), *SIMULATORS.names(), *SCORERS.names()}
@@ -569,6 +568,9 @@ def test_proposed_sentences_are_run_through_the_subject():
     class Subject:
         def missing(self, evidence):
             return "" if evidence.layer == 1 else "no such layer"
+
+        def identity(self, _):
+            return None
 
         def run(self, _, texts):
             ran.extend(texts)

@@ -148,6 +148,8 @@ def test_units_of_a_comparison_are_read_as_shares_of_the_maximum(tmp_path):
     assert evidence.group == ("demo", "neurons", 1)
     assert [len(evidence.of(s)) for s in ("fit", "calibration", "test")] == [3, 0, 4]
     assert [e.kind for e in evidence.of("test")] == ["top", "top", "random", "random"]
+    kept = [one["window"] for which in ("test", "random") for one in stored[which][:2]]
+    assert [e.window for e in evidence.of("test")] == kept, "the strongest, and the first that were drawn"
     first = evidence.of("fit")[0]
     assert (first.activations * stored["max_activation"]).tolist() == pytest.approx(stored["fit"][0]["activations"])
     assert isinstance(evidence.graph, Graph)
@@ -372,6 +374,13 @@ def test_moved_highlights_are_as_many_on_quiet_tokens_and_depend_on_seed_and_win
     assert highlighted([excerpt([0.9, 0.9, 0.1])], 0.5, 0) == []  # too few quiet tokens to move to
 
 
+def test_an_excerpt_is_told_by_its_highest_token_and_highlights_by_their_mean():
+    one = excerpt([0.9, 0.8, 0.0, 0.0, 0.1])
+    loud = np.array([0.6, 0.2, 0.0, 0.0, 0.0])  # mean .4 on what fires, a highest of .6
+    assert detection([one], [loud], 0.5).f1 == 1.0
+    assert fuzzing([one], [loud], 0.5, 0)[:3] == (0.5, 0.0, 1.0), "no highlights are told, but ranked"
+
+
 def test_a_constant_predictor_is_chance():
     excerpts = some(30)
     flat = [np.full(20, 0.7) for _ in excerpts]
@@ -422,6 +431,30 @@ def test_calibration_is_fitted_on_what_is_held_back_and_undoes_a_scale(method):
     )
 
 
+@pytest.mark.parametrize("method", ["linear", "percentile"])
+def test_calibration_knows_nothing_of_the_test_excerpts(method):
+    """What is held back follows another map than what is scored on: the map is that of what is held back."""
+    tested = some(10)
+    held = [excerpt(np.sqrt(e.activations), 100 + e.window, side="calibration") for e in some(10, seed=5)]
+    simulated = {e.window: e.activations for e in tested}
+    simulated |= {100 + e.window: e.activations for e in some(10, seed=5)}
+
+    class Simulated:
+        def predict(self, excerpts):
+            return Predicted([simulated[e.window] for e in excerpts])
+
+    found = judge(Simulated(), unit([*tested, *held]), Rules(calibration=method))
+    fitted = calibration.fit(
+        method, np.concatenate([simulated[e.window] for e in held]), np.concatenate([e.activations for e in held])
+    )
+    for name, excerpts in sets_of(tested).items():
+        actual, said = (
+            np.concatenate(a) for a in zip(*((e.activations, simulated[e.window]) for e in excerpts), strict=True)
+        )
+        assert found.sets[name].values == pytest.approx(score_tokens(actual, fitted(said), 0.5).values)
+        assert found.sets[name].values["r2"] < 0.9
+
+
 # --- controls ---------------------------------------------------------------------------------------------------
 
 
@@ -453,6 +486,14 @@ def test_a_way_that_beats_its_controls_is_valid_and_one_that_does_not_is_not():
     assert validity(low, {"neutral": high}, seed=0).verdict == INVALID
     same = validity(high, {"neutral": high}, seed=0)
     assert same.verdict == INVALID, "no difference is no validity"
+
+
+def test_a_difference_that_may_be_chance_is_none():
+    """Of five pairs all have to be ahead: 1 of 32 patterns. With one a little behind it is 2: more than 1 in 20."""
+    none = {name: [0.0] * 5 for name in ("correlation", "auprc")}
+    for last, verdict in ((0.1, VALID), (-0.1, INVALID)):
+        own = {name: [1.0, 1.0, 1.0, 1.0, last] for name in none}
+        assert validity(own, {"neutral": none}, seed=0).verdict == verdict
 
 
 def test_too_few_pairs_show_nothing():

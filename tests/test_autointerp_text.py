@@ -321,7 +321,7 @@ def installed(monkeypatch):
 def test_sentence_transformers_is_asked_for_arrays_and_loaded_once_at_the_first_text(installed):
     loaded, encoded = installed
     simulator = SIMULATORS.make("embedding", {"model": "x"})
-    assert simulator.settings == {"model": "x", "version": 1}
+    assert simulator.settings == {"model": "x", "files": [], "version": 1}
     assert loaded == []
     some = [excerpt([0.0, 0.0], strings=["ab", " cd"])]
     assert simulator.simulate("a", some).predictions[0].tolist() == [1.0, 0.0]

@@ -30,7 +30,7 @@ class AllAtOnce:
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = {"scale": self.most, "prompt": VERSION, "client": dict(self.asker.client.identity)}
+        settings = {"scale": self.most, "prompt": VERSION, "client": self.asker.identity}
         object.__setattr__(self, "settings", settings)
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:

@@ -9,10 +9,10 @@ length, so that the very same code goes on to its next question, and `plan` says
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from saelens_n2g.autointerp.predictors import Costs
-from saelens_n2g.clients.base import Capabilities, Client
+from saelens_n2g.clients.base import Capabilities, Client, Untaken
 from saelens_n2g.clients.counting import estimated
 from saelens_n2g.clients.estimating import Estimate, Keeping, Price, estimate
 from saelens_n2g.clients.messages import (
@@ -68,6 +68,12 @@ class Asker:
         self.able = client.capabilities() if able is None else able
         self.planned: dict[str, list[Question]] = {}
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON values that decide answers beside the question: those of the client, and whether it has chats and texts
+        to be continued, since questions are put as the one or the other."""
+        return {**self.client.identity, "chat": self.able.chat, "completion": self.able.completion}
+
     def named(self, name: str) -> "Asker":
         """The same client and accounts, for questions of one explainer, simulator or scorer."""
         other = Asker(self.client, dry=self.dry, able=self.able, name=name)
@@ -85,8 +91,9 @@ class Asker:
                 got(index, Told(reply, self._costs([questions[index]], [reply])))
 
         if self.dry:
-            self.planned.setdefault(self.name, []).extend(questions)
             replies: list[Reply] = [self._made_up(question) for question in questions]
+            would = [q for q, reply in zip(questions, replies, strict=True) if isinstance(reply, Answer)]
+            self.planned.setdefault(self.name, []).extend(would)
             for index, reply in enumerate(replies):
                 arrived(index, reply)
         else:
@@ -101,16 +108,24 @@ class Asker:
         replies = self.ask(questions).replies
         return [Told(r, self._costs([q], [r])) for q, r in zip(questions, replies, strict=True)]
 
-    def _made_up(self, question: Question) -> Answer:
-        """The answer that is kept, or one that says nothing in the right shape."""
+    def _made_up(self, question: Question) -> Reply:
+        """The answer that is kept, or one that says nothing in the right shape; a failure of what is not sent."""
         known = self.client.known(question.request) if isinstance(self.client, Keeping) else None
-        return known or made_up(question, self.client.count(question.request))
+        if known is not None:
+            return known
+        try:
+            return made_up(question, self.client.count(question.request))
+        except Untaken as error:
+            return Failure("rejected", error.found, False)
 
     def _costs(self, questions: Sequence[Question], replies: Sequence[Reply]) -> Costs:
         found = dict.fromkeys(("requests", "tokens_in", "tokens_out", "planned_in", "planned_out"), 0)
         found["requests"] = len(questions)
         for question, reply in zip(questions, replies, strict=True):
-            found["planned_in"] += self.client.count(question.request)
+            try:
+                found["planned_in"] += self.client.count(question.request)
+            except Untaken:  # it was not sent, and its reply says why
+                continue
             found["planned_out"] += _length(question)
             if isinstance(reply, Answer):
                 tokens_in, tokens_out, _ = reply.usage

@@ -60,6 +60,8 @@ class InterpretConfig:
             raise InputError("calibration", f"one of {', '.join(METHODS)}", repr(self.calibration))
         if self.excerpts < 1 or (self.units is not None and self.units < 1):
             raise InputError("excerpts and units", "at least one", f"{self.excerpts} and {self.units}")
+        if self.seed < 0:
+            raise InputError("seed", "a whole number >= 0", str(self.seed))
         if not (0 <= self.tolerated < 1 and 0 < self.hold_back < 1):
             found = f"{self.tolerated} and {self.hold_back}"
             raise InputError("tolerated and held back", "shares in [0, 1) and (0, 1)", found)

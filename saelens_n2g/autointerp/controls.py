@@ -46,8 +46,8 @@ class Validity(NamedTuple):
     """Whether a way of explaining says something of the units."""
 
     verdict: str
-    """`valid`: every control is beaten in every metric that enough units define. `invalid`: one is not. `not shown`:
-    there are too few units for any test."""
+    """`valid`: every control is beaten in every metric that enough units define, and each in one at least. `invalid`:
+    one is not beaten. `not shown`: none is known to be unbeaten, but there are too few units to test each of them."""
     tests: tuple[Beaten, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Validity(NamedTuple):
 def validity(true: Mapping[str, Values], controls: Mapping[str, Mapping[str, Values]], *, seed: int) -> Validity:
     """The verdict on scores by metric of `JUDGED_BY`, and the same for each control, units in one order.
 
-    A control of which nothing is known is passed over, so `Validity.tests` says what was tested.
+    A metric that too few units define is passed over, so `Validity.tests` says what was tested.
     """
     tests = tuple(
         beaten(control, metric, true[metric], controls[control][metric], seed=seed)
@@ -67,8 +67,16 @@ def validity(true: Mapping[str, Values], controls: Mapping[str, Mapping[str, Val
         if control in controls
         for metric in JUDGED_BY
     )
-    known = [test.beaten for test in tests if test.beaten is not None]
-    return Validity((VALID if all(known) else INVALID) if known else UNKNOWN, tests)
+    return Validity(verdict_of(tests), tests)
+
+
+def verdict_of(tests: Sequence[Beaten]) -> str:
+    """`Validity.verdict`. A control of which nothing is known, as one that always failed, is not beaten: then nothing
+    is valid."""
+    if any(test.beaten is False for test in tests):
+        return INVALID
+    known = {test.control for test in tests if test.beaten}
+    return VALID if tests and known == {test.control for test in tests} else UNKNOWN
 
 
 def beaten(control: str, metric: str, true: Values, other: Values, *, seed: int) -> Beaten:

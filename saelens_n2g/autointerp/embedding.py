@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from saelens_n2g.autointerp.detection import answers
-from saelens_n2g.autointerp.encoders import Encoder, cosines, encoder_of
+from saelens_n2g.autointerp.encoders import Encoder, cosines, encoder_of, files_of
 from saelens_n2g.autointerp.excerpts import Evidence, Excerpt, distinct
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure, Predicted
@@ -36,8 +36,8 @@ class Embedding:
 
     @property
     def settings(self) -> Options:
-        """The encoder's model."""
-        return {"model": self.model, "version": VERSION}
+        """The encoder's model, with its files where it is a folder."""
+        return {"model": self.model, "files": files_of(self.model), "version": VERSION}
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""
@@ -56,8 +56,8 @@ class Likeness:
 
     @property
     def settings(self) -> Options:
-        """The encoder's model."""
-        return {"model": self.model, "version": VERSION}
+        """The encoder's model, with its files where it is a folder."""
+        return {"model": self.model, "files": files_of(self.model), "version": VERSION}
 
     def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:  # noqa: ARG002  (protocol)
         """See `scorers.Scorer.score`."""

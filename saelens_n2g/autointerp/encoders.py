@@ -10,6 +10,7 @@ import importlib.util
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -72,6 +73,14 @@ def _loaded(model: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         found = " ".join(str(error).split())[:200]
         raise InputError(f"encoder {model!r}", "a model of sentence-transformers", found) from error
+
+
+def files_of(model: str) -> list[list[str | int]]:
+    """Name, size and time of change of the files of a model that is a folder, since another one may be put into its
+    place; none for a name of the hub."""
+    folder = Path(model)
+    some = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+    return [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in some]
 
 
 def encoder_of(who: str, options: Options) -> SentenceTransformer:

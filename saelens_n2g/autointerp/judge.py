@@ -1,5 +1,6 @@
 """One predictor on one unit: predicted, calibrated, scored."""
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ def _scored(evidence: Evidence, sound: _Sound, missing: int, costs: Costs, rules
     for place, (name, excerpts) in enumerate(sets_of(evidence.of("test")).items()):
         actual, predicted, n = sound.joined(excerpts)
         sets[name] = score_tokens(actual, predicted, threshold, n)
-        mixed = np.random.default_rng([rules.seed, place]).permutation(actual)
+        seeds = [rules.seed, place, zlib.crc32(evidence.name.encode())]  # no two units are shuffled alike
+        mixed = np.random.default_rng(seeds).permutation(actual)
         shuffled[name] = score_tokens(mixed, predicted, threshold, n)
     known = [e for e in distinct(evidence.of("test")) if e.window in sound.by_window]
     predictions = [sound.by_window[e.window] for e in known]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from saelens_n2g.autointerp.excerpts import Evidence
+from saelens_n2g.errors import ArtefactError
 from saelens_n2g.jobs.artefacts import read_json, write_json
 
 
@@ -23,6 +24,7 @@ class Keepable(Protocol):
 
 
 Answered = TypeVar("Answered", bound=Keepable)
+Read = TypeVar("Read")
 
 
 def file_of(folder: Path, unit: Evidence) -> Path:
@@ -31,11 +33,15 @@ def file_of(folder: Path, unit: Evidence) -> Path:
 
 
 def known(path: Path, key: str) -> Any:
-    """What an earlier run stored for this key; None for anything else."""
+    """What an earlier run stored for this key; None for anything else. Raises `ArtefactError` for a damaged file."""
     if not path.is_file():
         return None
     stored = read_json(path)
-    return stored["value"] if isinstance(stored, dict) and stored.get("key") == key else None
+    if not isinstance(stored, dict) or stored.get("key") != key:
+        return None
+    if not isinstance(stored.get("value"), dict):
+        raise ArtefactError(f"file {path}", "a kept answer", "none in it")
+    return stored["value"]
 
 
 def keep(path: Path, key: str, value: Any) -> None:
@@ -43,12 +49,20 @@ def keep(path: Path, key: str, value: Any) -> None:
     write_json(path, {"key": key, "value": value})
 
 
+def understood(path: Path, read: Callable[[Any], Read], stored: Any) -> Read:
+    """What `read` makes of a stored value. Raises `ArtefactError` where a field of it is amiss."""
+    try:
+        return read(stored)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"file {path}", "a kept answer", repr(error)) from error
+
+
 def answer(
     path: Path, key: str, read: Callable[[Any], Answered], make: Callable[[], Answered], *, store: bool
 ) -> Answered:
     """What is in its file and whole, else made now and kept there, unless told not to."""
     stored = known(path, key)
-    if stored is not None and (found := read(stored)).whole:
+    if stored is not None and (found := understood(path, read, stored)).whole:
         return found
     made = make()
     if store:

@@ -19,7 +19,7 @@ from saelens_n2g.autointerp.run import ANSWERS, groups_of
 from saelens_n2g.autointerp.subjects import Subjects
 from saelens_n2g.autointerp.work import Work
 from saelens_n2g.clients.base import Capabilities, Client
-from saelens_n2g.clients.cache import Cached
+from saelens_n2g.clients.cache import FILE, Cached
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.estimating import Estimate, Keeping, Price
 from saelens_n2g.clients.registry import client_of
@@ -71,7 +71,7 @@ def _asker(config: InterpretConfig, folder: Path, client: Client | None, spare: 
     if config.client is None:
         raise InputError("dry run", "a client whose requests are counted (--client)", "none")
     kept = Path(config.client.cache or folder / ANSWERS)
-    settings = replace(config.client, cache=str(kept if kept.is_dir() else spare))
+    settings = replace(config.client, cache=str(kept if (kept / FILE).is_file() else spare))
     return Asker(client_of(settings, builders=PROMPTS), dry=True, able=_assumed(settings))
 
 

@@ -11,6 +11,7 @@ from saelens_n2g.autointerp.puzzles import (
     Metrics,
     Puzzle,
     Read,
+    best,
     by_counts,
     read_by,
     score_reader,
@@ -121,10 +122,8 @@ def _writer(explainer: Explainer, reader: Simulator, puzzles: Sequence[Puzzle], 
     true = [_value(read_by(reader, puzzle.explanation, puzzle.sentences)) for puzzle in puzzles]
     chosen: list[float | None] = []
     for puzzle, found in zip(puzzles, own, strict=True):
-        value = _value(found)
-        false = [_value(read_by(reader, text, puzzle.sentences)) for text in puzzle.false]
-        ahead = value is not None and all(one is None or value > one for one in false)
-        chosen.append(None if isinstance(found, Failure) else float(ahead))
+        ahead = best(found, [read_by(reader, text, puzzle.sentences) for text in puzzle.false])
+        chosen.append(None if ahead is None else float(ahead))
     return [
         explainer.name,
         reader.name,

@@ -187,7 +187,7 @@ class Read:
     """Whether the true explanation predicts better, in correlation, than each false one; None where one failed."""
     rank: int | None
     """Place of the true explanation among those of all puzzles, on these sentences; equal ones come before it. None
-    where it failed, or predicts the same everywhere."""
+    where one failed, or the true one predicts the same everywhere."""
 
     def value(self, name: str, metric: str) -> float | None:
         """A score; None where it is undefined or failed."""
@@ -215,23 +215,25 @@ def score_reader(
         scores[SHUFFLED] = read_by(simulator, puzzle.explanation, moved)
         scores |= {f"false {i}": one for i, one in enumerate(false, 1)}
         others = [one for at, one in enumerate(every) if at != place]
-        found.append(Read(puzzle.name, puzzle.kind, scores, _best(every[place], false), _rank(every[place], others)))
+        found.append(Read(puzzle.name, puzzle.kind, scores, best(every[place], false), _rank(every[place], others)))
         tick()
     return found
 
 
-def _best(true: Metrics | Failure, false: Sequence[Metrics | Failure]) -> bool | None:
-    rank = _rank(true, false)
+def best(true: Metrics | Failure, false: Sequence[Metrics | Failure]) -> bool | None:
+    """Whether one explanation predicts better than each of several; None where one failed: it is not beaten."""
     if isinstance(true, Failure) or any(isinstance(one, Failure) for one in false):
         return None
-    return rank == 1
+    return _rank(true, false) == 1
 
 
 def _rank(own: Metrics | Failure, others: Sequence[Metrics | Failure]) -> int | None:
-    """1 + the number of others that are at least as good; what is undefined is never as good."""
+    """1 + the number of others that are at least as good; what is undefined is never as good. None where one failed."""
     if isinstance(own, Failure) or own["correlation"] is None:
         return None
     values = [one["correlation"] for one in others if not isinstance(one, Failure)]
+    if len(values) < len(others):
+        return None
     return 1 + sum(value is not None and value >= own["correlation"] for value in values)
 
 

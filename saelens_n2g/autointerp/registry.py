@@ -94,6 +94,14 @@ def number(options: Options, key: str, default: float) -> float:
         raise InputError(f"option {key}", "a number", repr(options[key])) from None
 
 
+def yes_or_no(options: Options, key: str, name: str) -> bool:
+    """An option of `name` that is yes or no, and no where it is not given. Raises `InputError` for anything else."""
+    given = str(options.get(key, "no"))
+    if given not in ("yes", "no"):
+        raise InputError(f"option {key} of {name}", "yes or no", repr(given))
+    return given == "yes"
+
+
 def only(name: str, options: Options, known: Sequence[str]) -> None:
     """Raise `InputError` if there are options that `name` does not know."""
     if unknown := sorted(set(options) - set(known)):

@@ -166,8 +166,13 @@ class Interpretation:
         return validity(true, given, seed=self.seed)
 
     def groups(self) -> list[tuple[str, int]]:
-        """Basis and layer of the units, in order."""
-        return list(dict.fromkeys((one.basis, one.layer) for one in next(iter(self.outcomes.values()))))
+        """Basis and layer of the units, in order; of several runs each its own."""
+        return list(dict.fromkeys(self.group_of(one) for one in next(iter(self.outcomes.values()))))
+
+    def group_of(self, one: Outcome) -> tuple[str, int]:
+        """Basis and layer of a unit; `RUN: BASIS` where there are several runs, which may be of different models."""
+        runs = self.provenance.get("runs", {})
+        return (f"{one.run}: {one.basis}" if len(runs) > 1 else one.basis), one.layer
 
     def costs(self) -> dict[str, float]:
         """What all of it took."""

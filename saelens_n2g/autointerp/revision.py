@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,8 @@ class Revised:
     def __post_init__(self) -> None:
         if self.texts < 1 or self.width < 1:
             raise InputError(self.name, "at least one text, of one token", f"{self.texts}, {self.width}")
+        if self.seed < 0:
+            raise InputError(f"seed of {self.name}", "a whole number >= 0", str(self.seed))
         if self.counterexamples not in KINDS:
             raise InputError(f"counterexamples of {self.name}", " or ".join(KINDS), repr(self.counterexamples))
         given = {
@@ -72,7 +74,7 @@ class Revised:
             "counterexamples": self.counterexamples,
             **{"texts": self.texts, "width": self.width, "seed": self.seed, "prompt": VERSION},
         }
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {**given, "client": self.asker.identity})
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`: both sentences, one after the other."""
@@ -94,6 +96,13 @@ class Revised:
 
         found = say(self.asker, talks, lambda place, after: got(place, whole(place, after)))
         return [whole(place, after) for place, after in enumerate(found)]
+
+    def decides(self, evidence: Evidence) -> Any:
+        """JSON values that decide a revision beside settings, evidence and first sentence: of proposed texts, what they
+        are run through, and whether they can be."""
+        if self.counterexamples == "random" or self.subject is None:
+            return None
+        return [self.subject.missing(evidence), self.subject.identity(evidence)]
 
     def _talk(self, before: Explained, shown: "_Shown") -> Talk | Explained:
         if before.text is None:

@@ -44,7 +44,7 @@ class Saying:
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", {**self.decides, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {**self.decides, "client": self.asker.identity})
 
     def explain(self, evidence: Evidence) -> Explained:
         """See `Explainer.explain`."""

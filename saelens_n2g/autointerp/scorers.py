@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from saelens_n2g.autointerp.controls import INVALID, NEUTRAL, OTHER, UNKNOWN, VALID, Validity, beaten
+from saelens_n2g.autointerp.controls import NEUTRAL, OTHER, Validity, beaten, verdict_of
 from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.judge import Rules
@@ -96,5 +96,4 @@ def validity_of(several: Sequence[Asked], *, seed: int) -> Validity:
     tests = tuple(
         beaten(name, "auc", true, [one.value("auc", name) for one in several], seed=seed) for name in (NEUTRAL, OTHER)
     )
-    known = [test.beaten for test in tests if test.beaten is not None]
-    return Validity((VALID if all(known) else INVALID) if known else UNKNOWN, tests)
+    return Validity(verdict_of(tests), tests)

@@ -83,7 +83,7 @@ def shown(result: Interpretation) -> Shown:
         tuple(rows[:MOST_ROWS]),
         max(len(rows) - MOST_ROWS, 0),
         len(first),
-        {group: sum((one.basis, one.layer) == group for one in first) for group in kept},
+        {group: sum(result.group_of(one) == group for one in first) for group in kept},
         max(len(bases) - MOST_BASES, 0),
     )
 
@@ -117,7 +117,7 @@ def _row(result: Interpretation, way: Way, groups: list[Group]) -> Row:
 
 
 def _of_group(result: Interpretation, way: Way, group: Group) -> Summary:
-    return result.summary(way, *SCORES[0], lambda one: (one.basis, one.layer) == group)
+    return result.summary(way, *SCORES[0], lambda one: result.group_of(one) == group)
 
 
 # --- words --------------------------------------------------------------------------------------------------------

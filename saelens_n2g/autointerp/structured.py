@@ -89,7 +89,7 @@ class Structured:
     settings: Options = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", {"prompt": VERSION, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {"prompt": VERSION, "client": self.asker.identity})
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""

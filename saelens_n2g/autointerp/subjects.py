@@ -32,6 +32,10 @@ class Runnable(Protocol):
         """Why a unit cannot be run, in one line; empty if it can."""
         ...
 
+    def identity(self, evidence: Evidence) -> Any:
+        """JSON values that decide what `run` finds, beside the texts."""
+        ...
+
     def run(self, evidence: Evidence, texts: Sequence[str]) -> list[Shot]:
         """Each text's tokens, and the unit's activations on them as shares of its maximum over the fit text, >= 0."""
         ...
@@ -57,6 +61,16 @@ class Subjects:
         if place is None:
             return f"the run keeps no directions of basis {evidence.basis}, so the unit cannot be run on new texts"
         return "" if place.is_dir() else f"no dictionary at {place}, so the unit cannot be run on new texts"
+
+    def identity(self, evidence: Evidence) -> Any:
+        """See `Runnable.identity`: the subject as the run has it, and the dictionary, local files by name, size and
+        time of change."""
+        place = self._dictionary(evidence)
+        files = [] if place is None or not place.is_dir() else sorted(p for p in place.iterdir() if p.is_file())
+        return [
+            dict(self._read(evidence.run).get("subject") or {}),
+            None if place is None else [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files],
+        ]
 
     def run(self, evidence: Evidence, texts: Sequence[str]) -> list[Shot]:
         """See `Runnable.run`. A text is read as the windows of the run are, behind the BOS, which is left out again;

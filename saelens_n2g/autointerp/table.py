@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from itertools import combinations
 from statistics import median
 
@@ -183,7 +184,7 @@ def _by_group(result: Interpretation, set_: str, metric: str) -> str:
 
 
 def _of_group(result: Interpretation, way: Way, basis: str, layer: int, set_: str, metric: str) -> str:
-    return estimate(result.summary(way, set_, metric, lambda one: (one.basis, one.layer) == (basis, layer)))
+    return estimate(result.summary(way, set_, metric, lambda one: result.group_of(one) == (basis, layer)))
 
 
 COST_HEAD = ("Who", "Requests", "Tokens in", "Per unit", "Spent / planned", "Tokens out", "Per unit", "Spent / planned")
@@ -209,11 +210,15 @@ def fate_rows(result: Interpretation) -> list[list[str]]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for way, asked in result.asked.items():
         counts.update((f"{way.label}, asked", one.status, one.reason) for one in asked)
+        counts.update((f"{way.label}, asked", "control failed", why) for one in asked for why in _failed(one.controls))
     for name, several in result.sentences.items():
         counts.update((f"{name}, sentence", one.status, one.reason) for one in several)
     for way, units in result.outcomes.items():
         counts.update((result.label(way), one.status, one.reason) for one in units)
-        for one in units:
-            failed = [f"control {name}: {why}" for name, why in one.controls.items() if isinstance(why, str)]
-            counts.update((result.label(way), "control failed", why) for why in failed)
+        counts.update((result.label(way), "control failed", why) for one in units for why in _failed(one.controls))
     return [[*key, str(n)] for key, n in counts.items()]
+
+
+def _failed(controls: Mapping[str, object]) -> list[str]:
+    """Why some of a unit's controls failed."""
+    return [f"control {name}: {why}" for name, why in controls.items() if isinstance(why, str)]

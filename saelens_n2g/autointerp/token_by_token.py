@@ -14,11 +14,10 @@ from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Excerpt
 from saelens_n2g.autointerp.numbers import VERSION, expected, number_of, opening, scale_of, shared, unknown_rows
 from saelens_n2g.autointerp.predictors import Failure, Predicted, Prediction
-from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.registry import Options, only, yes_or_no
 from saelens_n2g.autointerp.simulators import SIMULATORS
 from saelens_n2g.clients import messages
 from saelens_n2g.clients.messages import Message, Reply, Request
-from saelens_n2g.errors import InputError
 
 LIKELIEST = 20
 """Tokens whose probabilities are asked for."""
@@ -38,7 +37,7 @@ class TokenByToken:
 
     def __post_init__(self) -> None:
         given = {"scale": self.most, "written": self.written, "prompt": VERSION}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+        object.__setattr__(self, "settings", {**given, "client": self.asker.identity})
 
     def simulate(self, explanation: str, excerpts: Sequence[Excerpt]) -> Predicted:
         """See `Simulator.simulate`."""
@@ -81,13 +80,11 @@ class TokenByToken:
 
 def _make(options: Options, asker: Asker) -> TokenByToken:
     only("simulator token-by-token", options, ["scale", "written"])
-    written = str(options.get("written", "no"))
-    if written not in ("yes", "no"):
-        raise InputError("option written of simulator token-by-token", "yes or no", repr(written))
-    if written == "no" and not asker.able.logprobs:
+    written = yes_or_no(options, "written", "simulator token-by-token")
+    if not written and not asker.able.logprobs:
         expected_ = "a client that gives log probabilities of generated tokens, or the option written=yes"
         raise SIMULATORS.unserved("token-by-token", expected_, asker)
-    return TokenByToken(asker, scale_of(asker, str(options.get("scale", "auto"))), written == "yes")
+    return TokenByToken(asker, scale_of(asker, str(options.get("scale", "auto"))), written)
 
 
 SIMULATORS.register_asking("token-by-token", _make)

@@ -12,7 +12,7 @@ from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.judge import Judged, judge
-from saelens_n2g.autointerp.kept import answer, file_of, keep, known
+from saelens_n2g.autointerp.kept import answer, file_of, keep, known, understood
 from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
 from saelens_n2g.autointerp.records import FAILED, SCORED, SILENT, about
 from saelens_n2g.autointerp.results import Interpretation, Outcome, Sentence, Way, outcome_from, summed
@@ -130,15 +130,20 @@ class Work:
         """The same out of their files, or now, all that is wanting at once."""
         writer, before = self.writers[name], list[Explained]()
         decides: list[list[Any]] = [
-            [VERSION, name, dict(writer.settings), unit.checksum, self._cut()] for unit in units
+            [VERSION, name, dict(writer.settings), unit.checksum, unit.threshold, self._cut()] for unit in units
         ]
         if isinstance(writer, Revised):
             before = self._explained(writer.first.name, units, tick)
-            decides = [[*one, said.text] for one, said in zip(decides, before, strict=True)]
+            more = [[said.text, writer.decides(unit)] for said, unit in zip(before, units, strict=True)]
+            decides = [[*one, *two] for one, two in zip(decides, more, strict=True)]
         keys = [fingerprint(one) for one in decides]
         paths = [file_of(self.folder / "explanations" / name, unit) for unit in units]
         stored = [known(path, key) for path, key in zip(paths, keys, strict=True)]
-        found = {at: Explained(**one) for at, one in enumerate(stored) if one is not None and one["status"] != FAILED}
+        read = [
+            None if one is None else understood(path, lambda value: Explained(**value), one)
+            for path, one in zip(paths, stored, strict=True)
+        ]
+        found = {at: one for at, one in enumerate(read) if one is not None and one.status != FAILED}
         for _ in found:
             tick()
         wanting = [at for at in range(len(units)) if at not in found]

@@ -20,7 +20,7 @@ from saelens_n2g.autointerp.detection import answers, highlighted
 from saelens_n2g.autointerp.excerpts import Evidence, distinct
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.predictors import Failure
-from saelens_n2g.autointerp.registry import Options, only
+from saelens_n2g.autointerp.registry import Options, only, yes_or_no
 from saelens_n2g.autointerp.scorers import SCORERS, Scored
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, described, marked
 from saelens_n2g.clients import messages
@@ -57,11 +57,18 @@ class YesNo:
 
     name: str
     asker: Asker
+    written: bool = False
+    """The word that is said counts, 0 or 1, also where the client gives log probabilities."""
     settings: Options = field(init=False)
 
+    @property
+    def logprobs(self) -> bool:
+        """Whether answers are probabilities."""
+        return self.asker.able.logprobs and not self.written
+
     def __post_init__(self) -> None:
-        given = {"prompt": VERSION, "logprobs": self.asker.able.logprobs}
-        object.__setattr__(self, "settings", {**given, "client": dict(self.asker.client.identity)})
+        given = {"prompt": VERSION, "logprobs": self.logprobs}
+        object.__setattr__(self, "settings", {**given, "client": self.asker.identity})
 
     def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:
         """See `Scorer.score`."""
@@ -69,7 +76,7 @@ class YesNo:
         if not items:
             return Failure("no excerpt to score on", again=False)
         replies, costs = self.asker.ask([self.question(explanation, item) for item in items])
-        found = [yes(reply, self.asker.able.logprobs) for reply in replies]
+        found = [yes(reply, self.logprobs) for reply in replies]
         failed = Counter(one.reason for one in found if isinstance(one, Failure))
         if failed.total() > rules.tolerated * len(items):
             reason = failed.most_common(1)[0][0]
@@ -90,7 +97,7 @@ class YesNo:
     def question(self, explanation: str, item: Item) -> Question:
         """What is asked about one text."""
         talk = Talk(SYSTEMS[self.name], _turns(self.name), _asked(explanation, item.strings, item.marks))
-        top = LIKELIEST if self.asker.able.logprobs else None
+        top = LIKELIEST if self.logprobs else None
         return Question(talk.request(self.asker.able, max_tokens=LONGEST, logprobs=top), "yes")
 
 
@@ -152,8 +159,8 @@ def _word(text: str) -> str | None:
 
 
 def _maker(name: str, options: Options, asker: Asker) -> YesNo:
-    only(f"scorer {name}", options, [])
-    return YesNo(name, asker)
+    only(f"scorer {name}", options, ["written"])
+    return YesNo(name, asker, yes_or_no(options, "written", f"scorer {name}"))
 
 
 SCORERS.register_asking("detection", lambda options, asker: _maker("detection", options, asker))

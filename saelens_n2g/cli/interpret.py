@@ -94,11 +94,13 @@ def puzzles(
 
 
 def _price(of_in: float | None, of_out: float | None) -> tuple[float, float] | None:
-    """Both prices, or none. Raises `InputError` for one of them alone."""
+    """Both prices, or none. Raises `InputError` for one of them alone, and for what is no price."""
     if of_in is None and of_out is None:
         return None
     if of_in is None or of_out is None:
         raise InputError("price", "--price-in and --price-out", "one of them")
+    if not (0 <= of_in < float("inf") and 0 <= of_out < float("inf")):
+        raise InputError("price", "numbers >= 0", f"{of_in} and {of_out}")
     return of_in, of_out
 
 

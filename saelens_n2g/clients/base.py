@@ -7,10 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from saelens_n2g.clients.messages import Failure, Reply, Request
+from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Tick
 
 Got = Callable[[int, Reply], None]
 """Told of each reply as it comes: the index of the request, the reply."""
+
+
+class Untaken(InputError):
+    """A request that a client does not take, such as a chat with a special token of its template in a text. To ask it
+    is a failure of that request alone; it has no tokens that could be counted."""
 
 
 class Capabilities(NamedTuple):
@@ -56,7 +62,8 @@ class Client(Protocol):
         ...
 
     def count(self, request: Request) -> int:
-        """Tokens that the request has: exact where the tokenizer is known, else an estimate."""
+        """Tokens that the request has: exact where the tokenizer is known, else an estimate. Raises `Untaken` for one
+        that would not be asked."""
         ...
 
     def one_token(self, text: str) -> bool | None:

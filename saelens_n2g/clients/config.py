@@ -10,6 +10,15 @@ from saelens_n2g.errors import InputError
 
 PromptLogprobs = Literal["auto", "none", "vllm", "echo"]
 Endpoints = Literal["both", "chat", "completions"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+MaxTokens = Literal["max_tokens", "max_completion_tokens"]
+CHOICES = {
+    "prompt_logprobs": PromptLogprobs,
+    "endpoints": Endpoints,
+    "dtype": Dtype,
+    "max_tokens_field": MaxTokens,
+}
+"""Settings that take one of a few texts."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class ClientConfig:
     """Folder of answers that are kept; empty keeps none."""
     revision: str | None = None
     """Branch, tag or commit on the hub; over HTTP only part of what answers are kept by."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the weights."""
     device: str = "auto"
     """`auto`, cpu or cuda[:N]."""
@@ -49,7 +58,7 @@ class ClientConfig:
     """The most alternatives at a place that the server gives."""
     json_output: bool = True
     """Whether the server takes `response_format` with a JSON schema."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_tokens_field: MaxTokens = "max_tokens"
     """What the server calls the limit of generated tokens in chats."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of every request's body, as JSON values. Answers are kept by them; no place for a key."""
@@ -79,7 +88,10 @@ class ClientConfig:
     """Whether proxies and certificates named in the environment are used."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
+        try:
+            parts = urlsplit(self.base_url)
+        except ValueError:  # brackets that are no address
+            raise InputError("base URL", "http(s)://host[:port]/path", repr(_without_user(self.base_url))) from None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise InputError("base URL", "http(s)://host[:port]/path without query", repr(_without_user(self.base_url)))
         try:
@@ -90,9 +102,8 @@ class ClientConfig:
             raise InputError("base URL", "one without user and password (name a key by key_env)", "one with them")
         if self.key_env and not (set(self.key_env) <= set(string.ascii_letters + string.digits + "_")):
             raise InputError("key_env", "the name of an environment variable", "something else")  # perhaps the key
-        for name in ("prompt_logprobs", "endpoints"):
-            known = get_args({"prompt_logprobs": PromptLogprobs, "endpoints": Endpoints}[name])
-            if getattr(self, name) not in known:
+        for name, kind in CHOICES.items():
+            if getattr(self, name) not in (known := get_args(kind)):
                 raise InputError(name, f"one of {', '.join(known)}", repr(getattr(self, name)))
         for name, least in (("concurrency", 1), ("tries", 1), ("top_logprobs", 1), ("context", 1), ("threads", 0)):
             if getattr(self, name) < least:

@@ -262,7 +262,7 @@ class HttpClient:
         except httpx2.TransportError as error:
             trouble = Trouble(Failure("connection", _said(error), True), False)
         else:
-            reply = _reply(response, body, read)
+            reply = _reply(response, body, read, self._key())
             if isinstance(reply, Answer):
                 return reply
             trouble = reply
@@ -304,11 +304,11 @@ class HttpClient:
         return None
 
 
-def _reply(response: "httpx2.Response", body: str, read: Callable[[Any], Reply]) -> Answer | Trouble:
-    """What a whole response says."""
+def _reply(response: "httpx2.Response", body: str, read: Callable[[Any], Reply], key: str) -> Answer | Trouble:
+    """What a whole response says; `key` is in nothing that a refusal says."""
     if response.status_code != 200:
         wait = retry_after(response.headers.get("retry-after"), response.headers.get("date"), datetime.now(UTC))
-        return refused(response.status_code, body, wait)
+        return refused(response.status_code, body, wait, key)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         return Trouble(Failure("malformed", f"an answer of type {kind[:40] or 'none'}, not JSON", True), False)

@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saelens_n2g.clients.base import Capabilities, Got, one_by_one, unsupported
+from saelens_n2g.clients.base import Capabilities, Got, Untaken, one_by_one, unsupported
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.messages import Answer, Failure, Generated, PromptSlot, Reply, Request, TokenLogprob, Usage
 from saelens_n2g.clients.places import Missing
 from saelens_n2g.clients.running import Chooser, Continuation, Reads, Sampler, continued
 from saelens_n2g.clients.spelling import Refused, Speller
-from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Tick
 
 
@@ -53,13 +52,13 @@ class Local(ABC):
         )
 
     def count(self, request: Request) -> int:
-        """Exact. Raises `InputError` for a request that the tokenizer does not take."""
+        """Exact. Raises `Untaken` for a request that the tokenizer does not take."""
         if (failure := unsupported(request, self.capabilities())) is not None:
-            raise InputError("request", "one that this model takes", failure.detail)
+            raise Untaken("request", "one that this model takes", failure.detail)
         try:
             return len(self.speller.ids(request))
         except Refused as error:
-            raise InputError("request", "one that this model takes", str(error)) from error
+            raise Untaken("request", "one that this model takes", str(error)) from error
 
     def one_token(self, text: str) -> bool | None:
         """See `Client.one_token`."""

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from saelens_n2g.clients.base import Capabilities, Client, Counter, Got, one_by_one
+from saelens_n2g.clients.base import Capabilities, Client, Counter, Got, Untaken, one_by_one
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.messages import Answer, Failure, Reply, Request, answer_of, failure_of
 from saelens_n2g.clients.registry import register
@@ -71,10 +71,17 @@ class Recording:
         def write(index: int, reply: Reply) -> None:
             said = {"answer": reply.to_json()} if isinstance(reply, Answer) else {"failure": asdict(reply)}
             request = requests[index]
-            self._write({"request": request.to_json(), "count": self.inner.count(request), **said})
+            self._write({"request": request.to_json(), "count": self._counted(request), **said})
             count(index, reply)
 
         return self.inner.ask_many(requests, None, write)
+
+    def _counted(self, request: Request) -> int | None:
+        """None for a request that is not taken."""
+        try:
+            return self.inner.count(request)
+        except Untaken:
+            return None
 
     def _write(self, value: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as out:
@@ -91,7 +98,7 @@ class Replaying:
         self.name, self.model, self.identity = str(head["name"]), str(head["model"]), dict(head["identity"])
         self._able = Capabilities(*head["capabilities"])
         self._replies: dict[str, list[Reply]] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | None] = {}
         self._tokens: dict[str, bool | None] = {}
         for number, row in enumerate(rows, 2):
             try:
@@ -106,18 +113,18 @@ class Replaying:
         key = _key(row["request"])
         reply = answer_of(row["answer"]) if "answer" in row else failure_of(row["failure"])
         self._replies.setdefault(key, []).append(reply)
-        self._counts[key] = int(row["count"])
+        self._counts[key] = None if row["count"] is None else int(row["count"])
 
     def capabilities(self) -> Capabilities:
         """Those of the client that was asked."""
         return self._able
 
     def count(self, request: Request) -> int:
-        """As it was counted. Raises `InputError` for a request that is not there."""
-        key = _key(request.to_json())
-        if key not in self._counts:
-            raise InputError("request", f"one that {self.path} has", request.text[:60] or "token ids")
-        return self._counts[key]
+        """As it was counted. Raises `Untaken` for a request that is not there, or was not taken."""
+        known = self._counts.get(_key(request.to_json()))
+        if known is None:
+            raise Untaken("request", f"one that {self.path} has", request.text[:60] or "token ids")
+        return known
 
     def one_token(self, text: str) -> bool | None:
         """See `Client.one_token`; None if that was not asked."""

@@ -9,6 +9,8 @@ FATAL = frozenset({401, 402, 404})
 """The key, the account or the model: what is true of one request is true of all."""
 NO_CREDIT = "insufficient_quota"
 """OpenAI's code in a 429 that no waiting mends."""
+BLOT = "[key]"
+"""Stands where a key stood."""
 
 
 class Trouble(NamedTuple):
@@ -21,9 +23,10 @@ class Trouble(NamedTuple):
     """Seconds that the server wants to be left alone."""
 
 
-def refused(status: int, body: str, wait: float | None) -> Trouble:
-    """What an HTTP status other than 200 means, with the reason that the body gives."""
-    message, codes = _reason(body)
+def refused(status: int, body: str, wait: float | None, secret: str = "") -> Trouble:
+    """What an HTTP status other than 200 means, with the reason that the body gives, in which `secret` is blotted out
+    before it is cut short: half a key is still one."""
+    message, codes = _reason(body, secret)
     detail = f"HTTP {status}: {message}" if message else f"HTTP {status}"
     if "content_filter" in codes or "content_policy_violation" in codes:
         return Trouble(Failure("filtered", detail, False), False)
@@ -36,21 +39,27 @@ def refused(status: int, body: str, wait: float | None) -> Trouble:
     return Trouble(Failure("rejected", detail, False), status in FATAL or NO_CREDIT in codes)
 
 
-def _reason(body: str) -> tuple[str, set[str]]:
+def _reason(body: str, secret: str) -> tuple[str, set[str]]:
     """One line for people, and the codes that an error object bears."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        return " ".join(body.split())[:200], set()
+        return short(body, secret), set()
     error = value.get("error", value) if isinstance(value, dict) else value
     if not isinstance(error, dict):
-        return " ".join(str(error).split())[:200], set()
+        return short(str(error), secret), set()
     message = error.get("message") or error.get("detail") or ""
-    return " ".join(str(message).split())[:200], {str(error.get(name)) for name in ("code", "type")}
+    return short(str(message), secret), {str(error.get(name)) for name in ("code", "type")}
+
+
+def short(text: str, secret: str) -> str:
+    """One line of at most 200 characters, without `secret` and without the beginning of it at its end."""
+    line = " ".join(text.split())
+    return (line.replace(secret, BLOT) if secret else line)[:200]
 
 
 def without(secret: str, failure: Failure) -> Failure:
     """The failure with `secret` blotted out of its detail."""
     if not secret or secret not in failure.detail:
         return failure
-    return Failure(failure.status, failure.detail.replace(secret, "[key]"), failure.retryable)
+    return Failure(failure.status, failure.detail.replace(secret, BLOT), failure.retryable)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from saelens_n2g.errors import InputError
 from saelens_n2g.progress import Reporter
@@ -91,12 +91,16 @@ def puzzles(
 
     config = client_config(client)
     asker = None if config is None else Asker(client_of(config, builders=PROMPTS))
-    wanted = names_of(kinds)
-    some = [one for one in load_puzzles(file) if not wanted or one.kind in wanted]
-    if not some:
-        raise InputError("kinds of puzzles", "some that there are", kinds)
+    wanted, every = names_of(kinds), load_puzzles(file)
+    there = list(dict.fromkeys(one.kind for one in every if one.kind))
+    if unknown := [kind for kind in wanted if kind not in there]:
+        raise InputError("kinds of puzzles", f"some of {', '.join(there) or 'none'}", ", ".join(unknown))
+    some = [one for one in every if not wanted or one.kind in wanted]
+    given = options_of(option)
+    if stray := sorted(set(given) - {*names_of(simulators), *names_of(explainers)}):
+        raise InputError("options", "of explainers and simulators that are used", ", ".join(stray))
     with reporter.stage("puzzles", "puzzles") as tick:
-        return markdown(some, names_of(simulators), names_of(explainers), options_of(option), asker, tick)
+        return markdown(some, names_of(simulators), names_of(explainers), given, asker, tick)
 
 
 def client_config(given: Mapping[str, str] | None) -> "ClientConfig | None":
@@ -117,6 +121,10 @@ def client_config(given: Mapping[str, str] | None) -> "ClientConfig | None":
 
 def _value(name: str, text: str, default: Any) -> Any:
     """The text as a value of the field's type."""
+    from saelens_n2g.clients.config import CHOICES
+
+    if (one_of := get_args(CHOICES.get(name))) and text not in one_of:
+        raise InputError(f"setting {name} of the client", f"one of {', '.join(one_of)}", repr(text))
     if isinstance(default, bool):
         if text not in ("yes", "no"):
             raise InputError(f"setting {name} of the client", "yes or no", repr(text))
