@@ -313,7 +313,7 @@ def test_nobody_learns_from_excerpts_of_another_side():
 
     both = [unit([*fit, *others(*more)], graph=graph) for more in ((1.2, 0), (0.0, 60))]
     for name in EXPLAINERS.names():
-        clients = [Speaker(lambda r: f"case {len(r.messages[-1].text)}") for _ in both]
+        clients = [Speaker(lambda r: f"case {len(r.text)}") for _ in both]
         said = [EXPLAINERS.make(name, {}, Asker(c)).explain(one) for c, one in zip(clients, both, strict=True)]
         assert said[0] == said[1], name
         assert said[0].text, name
@@ -375,7 +375,7 @@ def test_a_control_that_a_scorer_lost_is_in_the_table(demo, tmp_path):
     )
     some = replace(found, asked={Way("detection", "names"): (one,)})
     assert some.failures == 1
-    assert ["names > detection", "control failed", "control other: timeout: slow", "1"] in fate_rows(some)
+    assert ["names > detection, asked", "control failed", "control other: timeout: slow", "1"] in fate_rows(some)
 
 
 def test_units_are_shuffled_apart():

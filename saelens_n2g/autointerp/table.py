@@ -63,11 +63,12 @@ def markdown(result: Interpretation) -> str:
 
 def tables(result: Interpretation) -> list[tuple[str, str]]:
     """Title and Markdown of every table."""
+    pairs = pair_rows(result)
     found = [
         ("Scores", grid(SCORE_HEAD, score_rows(result))),
         ("Sentences", grid(SENTENCE_HEAD, sentence_rows(result)) if result.sentences else ""),
         ("Controls", grid(CONTROL_HEAD, control_rows(result), 2)),
-        ("Same units: correlation and AUPRC, a − b", grid(PAIR_HEAD, pair_rows(result), 2)),
+        ("Same units: correlation and AUPRC, a − b", grid(PAIR_HEAD, pairs, 2) if pairs else ""),
         ("By basis and layer: correlation on top and random excerpts", _by_group(result, *MAIN)),
         ("By basis and layer: AUPRC on random excerpts", _by_group(result, "random", "auprc")),
         ("Further scores, top and random", grid(OTHER_HEAD, other_rows(result))),

@@ -12,6 +12,7 @@ from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.results import Interpretation
 from saelens_n2g.autointerp.shown import SCORES, best_control
 from saelens_n2g.autointerp.table import sentence_rows
+from saelens_n2g.clients.estimating import Price
 from saelens_n2g.comparison.table import estimate, number
 from saelens_n2g.scoring import summarise
 
@@ -24,8 +25,9 @@ NOTE = (
 )
 
 
-def short(result: Interpretation, width: int = 100) -> str:
-    """Tables of at most `width` columns, as text without colours."""
+def short(result: Interpretation, width: int = 100, price: Price | None = None) -> str:
+    """Tables of at most `width` columns, as text without colours; with a price what all of it costs, if nothing of it
+    had been kept."""
     console = Console(width=max(width, 80), force_terminal=False, color_system=None, highlight=False)
     with console.capture() as captured:
         units = len(next(iter(result.outcomes.values())))
@@ -38,8 +40,10 @@ def short(result: Interpretation, width: int = 100) -> str:
             copied = f", {copies} out of the prompt's examples" if copies != "0" else ""
             console.print(f"{name}: {said} sentences, {distinct} distinct{again}{copied}")
         if costs := result.costs():
-            parts = [f"{costs.get(f'tokens_{side}', 0) / units:,.0f} {side}" for side in ("in", "out")]
-            console.print(f"per unit: {costs.get('requests', 0) / units:,.0f} requests, tokens {', '.join(parts)}")
+            into, out = (costs.get(f"tokens_{side}", 0.0) / units for side in ("in", "out"))
+            asked = f"{costs.get('requests', 0) / units:,.0f} requests"
+            money = "" if price is None else f", cost {price.of(into, out):.4g}"
+            console.print(f"per unit: {asked}, tokens {into:,.0f} in, {out:,.0f} out{money}")
     return captured.get()
 
 

@@ -54,7 +54,7 @@ def interpret(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, tokens and cost; ask nothing.")
     ] = False,
-    price_in: Annotated[float | None, typer.Option(help="Of a million tokens in, for --dry-run.")] = None,
+    price_in: Annotated[float | None, typer.Option(help="Of a million tokens in: what it costs is said.")] = None,
     price_out: Annotated[float | None, typer.Option(help="Of a million tokens out.")] = None,
     *,
     reporter: Any,

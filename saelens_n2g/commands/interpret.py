@@ -40,6 +40,7 @@ def interpret(
     from saelens_n2g.autointerp.calibration import METHODS
     from saelens_n2g.autointerp.config import InterpretConfig
     from saelens_n2g.autointerp.run import REPORT, run_interpretation
+    from saelens_n2g.clients.estimating import Price
 
     method = next((known for known in METHODS if known == calibration), None)
     if method is None:
@@ -56,17 +57,17 @@ def interpret(
         seed=seed,
         options=options_of(option),
     )
+    priced = None if price is None else Price(*price)
     if dry_run:
         from saelens_n2g.autointerp.plan import plan_interpretation
-        from saelens_n2g.clients.estimating import Price
 
-        return plan_interpretation(runs, config, out, None if price is None else Price(*price)).to_text()
+        return plan_interpretation(runs, config, out, priced).to_text()
     from rich.console import Console
 
     from saelens_n2g.autointerp.terminal import short
 
     result, console = run_interpretation(runs, config, out, reporter), Console()
-    text = short(result, console.width if console.is_terminal else 100)
+    text = short(result, console.width if console.is_terminal else 100, priced)
     return f"{text}report: {out / REPORT / 'index.html'}\n"
 
 
