@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections import Counter as Count
@@ -318,6 +319,22 @@ def test_after_trouble_that_is_everybodys_nobody_else_asks(server, trouble):
     assert len(server.asked) == kinds["rejected"] <= 2
     assert kinds["cancelled"] == 30 - kinds["rejected"]
     assert {reply.retryable for reply in replies if reply.status == "cancelled"} == {True}
+
+
+def test_a_server_that_is_down_is_not_asked_for_hours(server):
+    few = server.client(concurrency=1, tries=1)
+    server.plan("number", *["reset"] * 7, "", *["reset"] * 7)
+    replies = few.ask_many(prompts(20))
+    assert [getattr(reply, "status", "answered") for reply in replies[:8]] == ["connection"] * 7 + ["answered"]
+    assert not any(isinstance(reply, Failure) and (reply.fatal or reply.status == "cancelled") for reply in replies)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    down = server.client(base_url=nowhere, concurrency=2, tries=2)
+    kinds = Count((reply.status, reply.fatal) for reply in down.ask_many(prompts(30)))
+    assert kinds["cancelled", False] >= 30 - 9
+    assert kinds["connection", False] == 7
+    assert kinds["connection", True] == 30 - 7 - kinds["cancelled", False]
 
 
 def test_silence_ends(server):

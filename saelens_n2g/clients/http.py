@@ -5,7 +5,8 @@
 
 Requests are tried again after what may pass (time-outs, 429, 5xx, broken connections, answers that make no sense), with
 exponential back-off and full jitter, and not before the server's `Retry-After`. What comes of a request is an answer
-or a failure. After one that is true of all requests (key, account, model) no further one is sent.
+or a failure. After one that is true of all requests (key, account, model), or when the server is not reached time and
+again, no further one is sent.
 
 The key is read from the environment when requests are sent. It is no attribute, in no `repr`, and blotted out of
 whatever a server says.
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from saelens_n2g.clients.spelling import Speller
 
+UNREACHED = 8
+"""Requests in a row that do not reach the server, after which no further one is sent."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of an answer that are read at most."""
 
@@ -70,6 +73,7 @@ class HttpClient:
         self.limiter = Limiter.of(config.requests_per_minute, config.tokens_per_minute)
         self.backoff = Backoff(config.backoff, config.longest_wait, config.seed)
         self.mode = config.prompt_logprobs
+        self.unreached = 0
         self._words: Speller | None = None
         self._certificates: Any = None
         self._key()
@@ -147,7 +151,7 @@ class HttpClient:
             nonlocal given_up
             for index, request in queue:
                 if given_up is None:
-                    trouble = await self._ask(session, request, unknown)
+                    trouble = self._noted(await self._ask(session, request, unknown))
                     reply = replace(trouble.failure, fatal=trouble.fatal) if isinstance(trouble, Trouble) else trouble
                     given_up = given_up or (trouble if isinstance(trouble, Trouble) and trouble.fatal else None)
                 else:
@@ -160,6 +164,16 @@ class HttpClient:
             unknown = await self._probe(session) if wanted and self.mode == "auto" else None
             await _together([worker() for _ in range(min(self.config.concurrency, len(requests)))])
         return [replies[index] for index in range(len(requests))]
+
+    def _noted(self, found: Answer | Trouble) -> Answer | Trouble:
+        """What came of a request; fatal if the server was not reached so many times in a row, each of them tried as
+        often as it may be: it is down, and waiting for every other request would take hours."""
+        lost = isinstance(found, Trouble) and found.failure.status == "connection"
+        self.unreached = self.unreached + 1 if lost else 0
+        if not isinstance(found, Trouble) or self.unreached < UNREACHED:
+            return found
+        said = f"the server was not reached by {self.unreached} requests in a row: {found.failure.detail}"
+        return found._replace(failure=replace(found.failure, detail=said), fatal=True)
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator["httpx2.AsyncClient"]:
