@@ -496,6 +496,13 @@ def test_a_difference_that_may_be_chance_is_none():
         assert validity(own, {"neutral": none}, seed=0).verdict == verdict
 
 
+def test_ties_show_nothing_of_few_pairs_and_enough_of_many():
+    """Four ahead and one tie cannot be told from chance, whatever the rest; three of 25 ahead is not ahead."""
+    for own, verdict in (([1.0] * 4 + [0.0], UNKNOWN), ([1.0] * 3 + [0.0] * 22, INVALID), ([0.0] * 25, INVALID)):
+        none = {name: [0.0] * len(own) for name in ("correlation", "auprc")}
+        assert validity(dict.fromkeys(none, own), {"neutral": none}, seed=0).verdict == verdict
+
+
 def test_too_few_pairs_show_nothing():
     few, none = {"correlation": [0.9] * 4, "auprc": [0.9] * 4}, {"correlation": [None] * 4, "auprc": [0.0] * 4}
     found = validity(few, {"neutral": none}, seed=0)

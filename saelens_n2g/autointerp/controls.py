@@ -80,11 +80,17 @@ def verdict_of(tests: Sequence[Beaten]) -> str:
 
 
 def beaten(control: str, metric: str, true: Values, other: Values, *, seed: int) -> Beaten:
-    """Whether `true` is above `other`, unit by unit: mean difference above 0, and p below `ALPHA` one-sided."""
+    """Whether `true` is above `other`, unit by unit: mean difference above 0, and p below `ALPHA` one-sided.
+
+    Not known of too few pairs, and where most of few pairs are for it and the rest ties, which no test can tell from
+    chance. Where most are ties it is not above.
+    """
     difference = paired_difference(true, other, seed=seed)
     pairs = [a - b for a, b in zip(true, other, strict=True) if a is not None and b is not None]
     p = above(pairs, seed=seed)
-    if p is None or len(pairs) < FEWEST:
+    apart = [d for d in pairs if abs(d) > TIE]
+    few = len(apart) < FEWEST and 2 * len(apart) > len(pairs) and min(apart) > 0
+    if p is None or len(pairs) < FEWEST or few:
         return Beaten(control, metric, difference, p, None)
     return Beaten(control, metric, difference, p, bool((difference.mean or 0.0) > 0 and p < ALPHA))
 
