@@ -14,7 +14,7 @@ from test_autointerp import excerpt, unit
 from saelens_n2g.autointerp import encoders, phrases
 from saelens_n2g.autointerp.controls import NEUTRAL
 from saelens_n2g.autointerp.detection import Answers
-from saelens_n2g.autointerp.embedding import Embedding, Likeness
+from saelens_n2g.autointerp.embedding import Embedding
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer
 from saelens_n2g.autointerp.judge import Rules
 from saelens_n2g.autointerp.phrases import Clause, Item, item, quoted, read, sentence
@@ -338,7 +338,7 @@ def test_excerpts_that_mean_what_the_sentence_says_are_told_by_their_cosine():
         return excerpt([0.9 if fires else 0.1, 0.0], place, strings=[word, " q"], ids=[2 * place, 2 * place + 1])
 
     some = [one(0, True, "ab"), one(1, True, "ccc"), one(2, False, "ba"), one(3, False, "xyz")]
-    scorer = Likeness(Letters(), "letters")
+    scorer = Embedding(Letters(), "letters")
     found = scorer.score("abab", unit(some), Rules())
     # ab ties with ba, which does not fire: half a win; it wins over xyz; ccc ties with xyz and loses to ba.
     assert found.answers == Answers(None, None, (0.5 + 1 + 0.5 + 0) / 4, 2, 2)

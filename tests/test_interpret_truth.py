@@ -175,7 +175,7 @@ def test_an_encoder_in_a_folder_is_known_by_its_files(tmp_path, monkeypatch):
     assert made.settings == before
     (tmp_path / "inner" / "model").write_text("ab")
     assert made.settings != before
-    assert embedding.Likeness(made.encoder, "hub/name").settings["files"] == []
+    assert embedding.Embedding(made.encoder, "hub/name").settings["files"] == []
 
 
 @pytest.mark.parametrize("folder", ["explanations", "scores"])

@@ -7,7 +7,7 @@ a cosine has no threshold of its own, so there is no accuracy. Both know nothing
 puzzles they tell topics apart and fail elsewhere (docs/autointerp.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Embedding:
-    """The simulator; see the top of this file."""
+    """Simulator and scorer; see the top of this file."""
 
     encoder: Encoder
     model: str
@@ -45,20 +45,6 @@ class Embedding:
         found = np.maximum(cosines(self.encoder, explanation, [word for several in words for word in several]), 0.0)
         return Predicted(np.split(found, np.cumsum([len(several) for several in words])[:-1]))
 
-
-@dataclass(frozen=True)
-class Likeness:
-    """The scorer; see the top of this file."""
-
-    encoder: Encoder
-    model: str
-    name: str = "embedding"
-
-    @property
-    def settings(self) -> Options:
-        """The encoder's model, with its files where it is a folder."""
-        return {"model": self.model, "files": files_of(self.model), "version": VERSION}
-
     def score(self, explanation: str, evidence: Evidence, rules: Rules) -> Scored | Failure:  # noqa: ARG002  (protocol)
         """See `scorers.Scorer.score`."""
         excerpts = distinct(evidence.of("test"))
@@ -69,15 +55,15 @@ class Likeness:
         return Scored(answers(true, values, 0.5)._replace(balanced_accuracy=None, f1=None), {})
 
 
-def _simulator(options: Options) -> Embedding:
-    encoder = encoder_of("simulator embedding", options)
-    return Embedding(encoder, encoder.model)
+def _of(kind: str) -> Callable[[Options], Embedding]:
+    """Makes one from its options, for the registry of that kind."""
+
+    def make(options: Options) -> Embedding:
+        encoder = encoder_of(f"{kind} embedding", options)
+        return Embedding(encoder, encoder.model)
+
+    return make
 
 
-def _scorer(options: Options) -> Likeness:
-    encoder = encoder_of("scorer embedding", options)
-    return Likeness(encoder, encoder.model)
-
-
-SIMULATORS.register("embedding", _simulator)
-SCORERS.register("embedding", _scorer)
+SIMULATORS.register("embedding", _of("simulator"))
+SCORERS.register("embedding", _of("scorer"))
