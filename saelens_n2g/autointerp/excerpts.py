@@ -119,7 +119,7 @@ class Evidence:
 
 
 def sided(fit: Sequence[Excerpt], hold_back: float) -> list[Excerpt]:
-    """Excerpts of the fit text, of which a share is held back for calibration: whole documents, weak and strong.
+    """Excerpts of the fit text, of which a share is held back for calibration: whole documents.
 
     Documents are taken in the order of their first excerpt, every so many-th is held back; without two documents none
     is. Raises `InputError` for a share outside [0, 1).
