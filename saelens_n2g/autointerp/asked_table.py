@@ -1,4 +1,4 @@
-"""What scorers that ask found, as rows of tables: beside controls, with the verdict."""
+"""What scorers found of sentences, as rows of tables: beside controls, with the verdict."""
 
 from saelens_n2g.autointerp.controls import NEUTRAL, OTHER
 from saelens_n2g.autointerp.results import Interpretation, Way

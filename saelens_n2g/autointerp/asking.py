@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.predictors import Costs, summed
 from saelens_n2g.clients.base import Capabilities, Client, Untaken
 from saelens_n2g.clients.counting import estimated
 from saelens_n2g.clients.estimating import Estimate, Keeping, Price, estimate
@@ -30,6 +30,10 @@ from saelens_n2g.errors import InputError
 PROMPTS = "autointerp 1"
 """Version of all prompts together, part of what answers are kept by. Each file of prompts has one of its own too, which
 is in its settings."""
+
+
+COSTS = ("requests", "tokens_in", "tokens_out", "planned_in", "planned_out")
+"""What is always there of `Said.costs`."""
 
 
 class Question(NamedTuple):
@@ -83,30 +87,31 @@ class Asker:
     def ask(self, questions: Sequence[Question], got: Callable[[int, Told], None] | None = None) -> Said:
         """One reply for each question, in their order; `got` is told of each as it comes. Raises `InputError` where one
         says that every other would fail too, as with a wrong key; what was answered is kept as the client keeps it."""
-        if not questions:
-            return Said([], self._costs([], []))
+        told = self.ask_each(questions, got)
+        return Said([one.reply for one in told], summed([dict.fromkeys(COSTS, 0), *(one.costs for one in told)]))
+
+    def ask_each(self, questions: Sequence[Question], got: Callable[[int, Told], None] | None = None) -> list[Told]:
+        """The same, the costs of each question apart."""
+        told: dict[int, Told] = {}
 
         def arrived(index: int, reply: Reply) -> None:
+            told[index] = Told(reply, self._costs(questions[index], reply))
             if got is not None:
-                got(index, Told(reply, self._costs([questions[index]], [reply])))
+                got(index, told[index])
 
         if self.dry:
-            replies: list[Reply] = [self._made_up(question) for question in questions]
-            would = [q for q, reply in zip(questions, replies, strict=True) if isinstance(reply, Answer)]
-            self.planned.setdefault(self.name, []).extend(would)
-            for index, reply in enumerate(replies):
-                arrived(index, reply)
-        else:
-            replies = self.client.ask_many([question.request for question in questions], got=arrived)
-        for reply in replies:
-            if isinstance(reply, Failure) and reply.fatal:
-                raise InputError(f"client {self.client.name} of model {self.client.model!r}", "answers", why(reply))
-        return Said(replies, self._costs(questions, replies))
-
-    def ask_each(self, questions: Sequence[Question]) -> list[Told]:
-        """The same, the costs of each question apart."""
-        replies = self.ask(questions).replies
-        return [Told(r, self._costs([q], [r])) for q, r in zip(questions, replies, strict=True)]
+            for index, question in enumerate(questions):
+                arrived(index, self._made_up(question))
+            would = [q for index, q in enumerate(questions) if isinstance(told[index].reply, Answer)]
+            if would:
+                self.planned.setdefault(self.name, []).extend(would)
+        elif questions:
+            self.client.ask_many([question.request for question in questions], got=arrived)
+        for one in told.values():
+            if isinstance(one.reply, Failure) and one.reply.fatal:
+                thing = f"client {self.client.name} of model {self.client.model!r}"
+                raise InputError(thing, "answers", why(one.reply))
+        return [told[index] for index in range(len(questions))]
 
     def _made_up(self, question: Question) -> Reply:
         """The answer that is kept, or one that says nothing in the right shape; a failure of what is not sent."""
@@ -118,22 +123,20 @@ class Asker:
         except Untaken as error:
             return Failure("rejected", error.found, False)
 
-    def _costs(self, questions: Sequence[Question], replies: Sequence[Reply]) -> Costs:
-        found = dict.fromkeys(("requests", "tokens_in", "tokens_out", "planned_in", "planned_out"), 0)
-        found["requests"] = len(questions)
-        for question, reply in zip(questions, replies, strict=True):
-            try:
-                found["planned_in"] += self.client.count(question.request)
-            except Untaken:  # it was not sent, and its reply says why
-                continue
-            found["planned_out"] += _length(question)
-            if isinstance(reply, Answer):
-                tokens_in, tokens_out, _ = reply.usage
-                if tokens_in is None or tokens_out is None:
-                    found["unmetered"] = found.get("unmetered", 0) + 1
-                else:
-                    found["tokens_in"] += tokens_in
-                    found["tokens_out"] += tokens_out
+    def _costs(self, question: Question, reply: Reply) -> Costs:
+        """See `Said.costs`."""
+        found = dict.fromkeys(COSTS, 0) | {"requests": 1}
+        try:
+            found["planned_in"] = self.client.count(question.request)
+        except Untaken:  # it was not sent, and its reply says why
+            return found
+        found["planned_out"] = _length(question)
+        if isinstance(reply, Answer):
+            tokens_in, tokens_out, _ = reply.usage
+            if tokens_in is None or tokens_out is None:
+                found["unmetered"] = 1
+            else:
+                found["tokens_in"], found["tokens_out"] = tokens_in, tokens_out
         return found
 
     def plan(self, price: Price | None = None) -> dict[str, Estimate]:
@@ -151,15 +154,8 @@ def _length(question: Question) -> int:
 
 
 def _estimate(client: Client, questions: Sequence[Question], price: Price | None) -> Estimate:
-    """`clients.estimate` with every question's own likely length."""
-    found = estimate(client, [question.request for question in questions], price)
-    sent = list(questions)
-    if isinstance(client, Keeping):
-        unique = {client.key(one.request): one for one in questions}
-        sent = [one for one in unique.values() if client.known(one.request) is None]
-    out = float(sum(_length(one) for one in sent))
-    cost = None if price is None else price.of(found.tokens_in, out)
-    return found._replace(tokens_out=out, cost=cost)
+    """With every question's own likely length."""
+    return estimate(client, [one.request for one in questions], price, [_length(one) for one in questions])
 
 
 def made_up(question: Question, tokens_in: int = 0) -> Answer:

@@ -28,7 +28,7 @@ class InterpretConfig:
     """Names of predictors that need no sentence (`predictors.predictors()`) and of simulators of sentences
     (`simulators.SIMULATORS`)."""
     scorers: tuple[str, ...] = ()
-    """Names of scorers that ask a language model whether sentences fit (`scorers.SCORERS`)."""
+    """Names of scorers that say whether sentences fit (`scorers.SCORERS`)."""
     client: ClientConfig | None = None
     """The language model that is asked; None where nothing asks one."""
     units: int | None = None

@@ -187,7 +187,7 @@ def _fill(shown: Shown, sheet: Sheet, below: str, figure: Any) -> None:
     figure.text(EDGE / sheet.width, 0.08 / height, below, size=6.8, color=MUTED, va="bottom", linespacing=1.3)
 
 
-def _by_basis(figure: Any, place: Any, shown: Shown, sheet: Sheet, top: float) -> None:  # noqa: ARG001
+def _by_basis(figure: Any, place: Any, shown: Shown, sheet: Sheet, top: float) -> None:  # noqa: ARG001  (called as `_by_layer` is)
     """The rows again, a panel for each basis."""
     several = len(shown.layers) > 1
     limits = _limits([found for row in shown.rows for found in row.groups.values()])

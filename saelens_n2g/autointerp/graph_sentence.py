@@ -10,7 +10,7 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, Saying, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, check_examples
 from saelens_n2g.autointerp.templated import LIMIT, from_graph
 from saelens_n2g.autointerp.wording import Talk
 from saelens_n2g.errors import InputError
@@ -45,7 +45,7 @@ class FromGraph:
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise InputError("from-graph", "a limit >= 1", str(self.limit))
-        shown("from-graph", self.examples, len(TURNS))
+        check_examples("from-graph", self.examples, len(TURNS))
 
     def talk(self, evidence: Evidence) -> Talk | Explained:
         """The question about a unit, or why there is none."""

@@ -12,7 +12,7 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, number, only, whole
-from saelens_n2g.autointerp.saying import LEAD, Saying, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, check_examples
 from saelens_n2g.autointerp.token_activation import shots_of
 from saelens_n2g.autointerp.wording import EXAMPLES, LEFT, RIGHT, Shot, Talk, marked
 from saelens_n2g.errors import InputError
@@ -39,7 +39,7 @@ class Highlighting:
         if self.excerpts < 1 or self.width < 1 or not 0 <= self.threshold < 1:
             found = f"{self.excerpts}, {self.width}, {self.threshold}"
             raise InputError("highlights", "at least one excerpt, of one token, a threshold in [0, 1)", found)
-        shown("highlights", self.examples, len(EXAMPLES))
+        check_examples("highlights", self.examples, len(EXAMPLES))
 
     def talk(self, evidence: Evidence) -> Talk | Explained:
         """The question about a unit, or why there is none."""

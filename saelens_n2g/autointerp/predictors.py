@@ -35,6 +35,15 @@ Costs = Mapping[str, float]
 not, so that runs say the same however often they were interrupted."""
 
 
+def summed(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Costs added up by name."""
+    found: dict[str, float] = {}
+    for costs in several:
+        for name, amount in costs.items():
+            found[name] = found.get(name, 0) + amount
+    return dict(sorted(found.items()))
+
+
 class Predicted(NamedTuple):
     """What a predictor says of several excerpts."""
 

@@ -3,13 +3,14 @@
 A *way* is one way of explaining: a graph or a table by itself, or an explainer's sentences with a simulator.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saelens_n2g.autointerp.controls import CONTROLS, INVALID, JUDGED_BY, SHUFFLED, Validity, validity
 from saelens_n2g.autointerp.judge import Judged, judged_from
+from saelens_n2g.autointerp.predictors import summed
 from saelens_n2g.autointerp.records import FAILED, Ended
 from saelens_n2g.autointerp.scorers import Asked, asked_from
 from saelens_n2g.autointerp.scorers import validity_of as asked_validity
@@ -107,6 +108,7 @@ class Interpretation:
     asked: Mapping[Way, Sequence[Asked]] = field(default_factory=dict)
     """Explainer and scorer -> its units, in the same order."""
     _verdicts: dict[Way, Validity] = field(default_factory=dict, init=False, repr=False)
+    _asked_verdicts: dict[Way, Validity] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seed(self) -> int:
@@ -150,7 +152,9 @@ class Interpretation:
 
     def asked_validity(self, way: Way) -> Validity:
         """Whether what a scorer finds of true sentences is above what it finds of their controls."""
-        return asked_validity(self.asked[way], seed=self.seed)
+        if way not in self._asked_verdicts:
+            self._asked_verdicts[way] = asked_validity(self.asked[way], seed=self.seed)
+        return self._asked_verdicts[way]
 
     def label(self, way: Way) -> str:
         """The way for people; one that is invalid says so wherever it is named."""
@@ -239,12 +243,3 @@ class Interpretation:
             return cls(outcomes, said, config, settings, provenance, asked)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(f"file {path}", "a whole interpretation", repr(error)) from error
-
-
-def summed(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Costs added up by name."""
-    found: dict[str, float] = {}
-    for costs in several:
-        for name, amount in costs.items():
-            found[name] = found.get(name, 0) + amount
-    return dict(sorted(found.items()))

@@ -18,10 +18,9 @@ import numpy as np
 from saelens_n2g.autointerp.asking import Asker, Question, why
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained, Explainer, Got, nobody
-from saelens_n2g.autointerp.predictors import Costs
+from saelens_n2g.autointerp.predictors import Costs, summed
 from saelens_n2g.autointerp.records import FAILED, SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.results import summed
 from saelens_n2g.autointerp.saying import LEAD, say
 from saelens_n2g.autointerp.subjects import Runnable
 from saelens_n2g.autointerp.token_activation import evidence_text, shots_of

@@ -74,7 +74,7 @@ def say(asker: Asker, talks: Sequence[Talk | Explained], got: Got) -> list[Expla
     return [found[place] for place in range(len(talks))]
 
 
-def shown(name: str, examples: int, most: int) -> None:
+def check_examples(name: str, examples: int, most: int) -> None:
     """Raise `InputError` unless there are so many examples to show."""
     if not 0 <= examples <= most:
         raise InputError(f"examples of {name}", f"0 to {most}", str(examples))

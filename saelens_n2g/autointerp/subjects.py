@@ -106,19 +106,12 @@ class Subjects:
     def _subject(self, run: str) -> "Subject":
         if run not in self._subjects:
             from saelens_n2g.comparison.config import SubjectConfig
-            from saelens_n2g.subject import Subject
 
             try:
                 wanted = SubjectConfig(**self._read(run)["subject"])
             except (KeyError, TypeError) as error:
                 raise ArtefactError(f"run {run}", "the settings of a subject", repr(error)) from error
-            self._subjects[run] = Subject.load(
-                wanted.model,
-                device=wanted.device,
-                dtype=wanted.dtype,  # type: ignore[arg-type]  # checked by Subject.load
-                revision=wanted.revision,
-                bos=wanted.bos,
-            )
+            self._subjects[run] = wanted.load()
         return self._subjects[run]
 
     def _basis(self, evidence: Evidence, site: Site) -> "Basis":

@@ -14,7 +14,7 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import EXPLAINERS, Explained
 from saelens_n2g.autointerp.records import SILENT
 from saelens_n2g.autointerp.registry import Options, only, whole
-from saelens_n2g.autointerp.saying import LEAD, Saying, shown
+from saelens_n2g.autointerp.saying import LEAD, Saying, check_examples
 from saelens_n2g.autointerp.wording import EXAMPLES, Shot, Talk, rows, scaled
 from saelens_n2g.errors import InputError
 
@@ -62,7 +62,7 @@ class TokenActivation:
     def __post_init__(self) -> None:
         if self.excerpts < 1 or self.width < 1:
             raise InputError("token-activation", "at least one excerpt, of one token", f"{self.excerpts}, {self.width}")
-        shown("token-activation", self.examples, len(EXAMPLES))
+        check_examples("token-activation", self.examples, len(EXAMPLES))
 
     def talk(self, evidence: Evidence) -> Talk | Explained:
         """The question about a unit, or why there is none."""

@@ -12,9 +12,9 @@ from saelens_n2g.autointerp.detection import Answers
 from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.kept import answer, file_of
-from saelens_n2g.autointerp.predictors import Failure
+from saelens_n2g.autointerp.predictors import Failure, summed
 from saelens_n2g.autointerp.records import FAILED, SCORED, SILENT, about
-from saelens_n2g.autointerp.results import Way, summed
+from saelens_n2g.autointerp.results import Way
 from saelens_n2g.autointerp.scorers import SCORERS, Asked, Scorer, asked_from
 from saelens_n2g.jobs.artefacts import fingerprint
 from saelens_n2g.scoring import cycle

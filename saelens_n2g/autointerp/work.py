@@ -13,9 +13,9 @@ from saelens_n2g.autointerp.excerpts import Evidence
 from saelens_n2g.autointerp.explainers import Explained
 from saelens_n2g.autointerp.judge import Judged, judge
 from saelens_n2g.autointerp.kept import answer, file_of, keep, known, understood
-from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors
+from saelens_n2g.autointerp.predictors import Failure, Predictor, TokenCounts, own_predictor, predictors, summed
 from saelens_n2g.autointerp.records import FAILED, SCORED, SILENT, about
-from saelens_n2g.autointerp.results import Interpretation, Outcome, Sentence, Way, outcome_from, summed
+from saelens_n2g.autointerp.results import Interpretation, Outcome, Sentence, Way, outcome_from
 from saelens_n2g.autointerp.revision import Revised
 from saelens_n2g.autointerp.simulators import SentencePredictor, Simulator
 from saelens_n2g.autointerp.subjects import Runnable

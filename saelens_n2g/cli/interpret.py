@@ -31,7 +31,7 @@ def interpret(
         str,
         typer.Option(
             help="Who writes sentences, comma-separated, may be empty: templated, templated-table, with a client "
-            "token-activation, highlights, from-graph, revised."
+            "token-activation, highlights, token-list, from-graph, revised."
         ),
     ] = "templated",
     simulators: Annotated[
@@ -50,7 +50,9 @@ def interpret(
     ] = "none",
     tolerated: Annotated[float, typer.Option(help="Share of a unit's excerpts that a simulator may fail on.")] = 0.0,
     option: Option = None,
-    scorers: Annotated[str, typer.Option(help="What a client is asked of whole excerpts: detection, fuzzing.")] = "",
+    scorers: Annotated[
+        str, typer.Option(help="Who tells excerpts apart by sentences: embedding, with a client detection, fuzzing.")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, tokens and cost; ask nothing.")
     ] = False,

@@ -113,22 +113,32 @@ def spent(replies: Iterable[Reply]) -> Spent:
 
 
 def estimate(
-    client: Client, requests: Sequence[Request], price: Price | None = None, expected_out: float | None = None
+    client: Client,
+    requests: Sequence[Request],
+    price: Price | None = None,
+    expected_out: float | Sequence[float] | None = None,
 ) -> Estimate:
     """What asking all of them would take. Asks nothing.
 
-    `expected_out`: tokens that an answer is expected to have, such as the mean of a few; never more than a request
-    allows. None takes what is allowed. Raises `InputError` if it is negative, and as `count` of the client does.
+    `expected_out`: tokens that an answer is expected to have, such as the mean of a few, or of each request its own;
+    never more than a request allows. None takes what is allowed. Raises `InputError` if it is negative, and as `count`
+    of the client does.
     """
-    if expected_out is not None and expected_out < 0:
-        raise InputError("expected tokens of an answer", "0 or more", str(expected_out))
-    sent = list(requests)
+    likely: list[float | None]
+    if expected_out is None or isinstance(expected_out, int | float):
+        likely = [expected_out] * len(requests)
+    else:
+        likely = list(expected_out)
+    if wrong := [one for one in likely if one is not None and one < 0]:
+        raise InputError("expected tokens of an answer", "0 or more", str(wrong[0]))
+    pairs = list(zip(requests, likely, strict=True))
     if isinstance(client, Keeping):
-        unique = {client.key(request): request for request in requests}
-        sent = [request for request in unique.values() if client.known(request) is None]
+        unique = {client.key(request): (request, one) for request, one in pairs}
+        pairs = [(request, one) for request, one in unique.values() if client.known(request) is None]
+    sent = [request for request, _ in pairs]
     tokens_in = sum(client.count(request) for request in sent)
     most = sum(request.max_tokens for request in sent)
-    out = sum(r.max_tokens if expected_out is None else min(expected_out, r.max_tokens) for r in sent)
+    out = sum(r.max_tokens if one is None else min(one, r.max_tokens) for r, one in pairs)
     return Estimate(
         requests=len(sent),
         cached=len(requests) - len(sent),

@@ -64,23 +64,23 @@ class Model:
 
     def __init__(self, path: Path, *, weights: bool, gpu: int | None = None) -> None:
         """gpu: None keeps everything on the CPU, -1 takes all GPUs that there are, else the one of that number."""
-        self.library, self.path, self.gpu = library(), path, gpu
-        settings = self.library.llama_model_default_params()
+        self.llama, self.path, self.gpu = library(), path, gpu
+        settings = self.llama.llama_model_default_params()
         settings.vocab_only, settings.n_gpu_layers = not weights, 0 if gpu is None else -1
         if gpu is not None and gpu >= 0:
             settings.split_mode, settings.main_gpu = 0, gpu
         _said.clear()
-        self.handle = self.library.llama_model_load_from_file(str(path).encode(), settings)
+        self.handle = self.llama.llama_model_load_from_file(str(path).encode(), settings)
         if not self.handle:
             found = _heard().removeprefix("llama_model_load: error loading model: ")
             raise InputError(f"model {path}", "a GGUF file that llama.cpp can read", found)
-        self.vocabulary = self.library.llama_model_get_vocab(self.handle)
-        weakref.finalize(self, self.library.llama_model_free, self.handle)
+        self.vocabulary = self.llama.llama_model_get_vocab(self.handle)
+        weakref.finalize(self, self.llama.llama_model_free, self.handle)
 
     def said(self, key: str) -> str | None:
         """What the file's metadata says under a key."""
         room = ctypes.create_string_buffer(1024)
-        size = self.library.llama_model_meta_val_str(self.handle, key.encode(), room, len(room))
+        size = self.llama.llama_model_meta_val_str(self.handle, key.encode(), room, len(room))
         return None if size < 0 else room.value.decode(errors="replace")
 
     @property
@@ -94,9 +94,9 @@ class LlamaVocabulary:
     """See `Vocabulary`. Templates are rendered as transformers does, in its sandbox."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.library = model, model.library
+        self.model, self.llama = model, model.llama
         self.written: dict[int, bytes] = {}
-        llama, words = self.library, model.vocabulary
+        llama, words = self.llama, model.vocabulary
         self.size: int = llama.llama_vocab_n_tokens(words)
         template = llama.llama_model_chat_template(model.handle, None)
         self.template: str = "" if template is None else template.decode()
@@ -119,8 +119,8 @@ class LlamaVocabulary:
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         data = text.encode()
-        room = (self.library.llama_token * (len(data) + 8))()
-        size = self.library.llama_tokenize(self.model.vocabulary, data, len(data), room, len(room), False, special)
+        room = (self.llama.llama_token * (len(data) + 8))()
+        size = self.llama.llama_tokenize(self.model.vocabulary, data, len(data), room, len(room), False, special)
         if size < 0:
             raise Refused(f"a text that makes more tokens ({-size}) than it has bytes")
         return list(room[:size])
@@ -133,7 +133,7 @@ class LlamaVocabulary:
 
     def _piece(self, token: int) -> bytes:
         room = ctypes.create_string_buffer(64)
-        write = self.library.llama_token_to_piece
+        write = self.llama.llama_token_to_piece
         size = write(self.model.vocabulary, token, room, len(room), 0, True)
         if size < 0:
             room = ctypes.create_string_buffer(-size)
@@ -170,22 +170,22 @@ class LlamaReader:
     """
 
     def __init__(self, model: Model, n_ctx: int, threads: int) -> None:
-        self.model, self.library = model, model.library
-        settings = self.library.llama_context_default_params()
+        self.model, self.llama = model, model.llama
+        settings = self.llama.llama_context_default_params()
         settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = n_ctx, BATCH, BATCH, 1
         settings.n_threads = settings.n_threads_batch = threads
         settings.offload_kqv = settings.op_offload = model.gpu is not None
         settings.swa_full = True  # so that tokens can be taken out again
         _said.clear()
-        self.handle = self.library.llama_init_from_model(model.handle, settings)
+        self.handle = self.llama.llama_init_from_model(model.handle, settings)
         if not self.handle:
             raise InputError(f"model {model.path}", f"memory for {n_ctx} tokens", _heard())
-        self.batch = self.library.llama_batch_init(BATCH, 0, 1)
+        self.batch = self.llama.llama_batch_init(BATCH, 0, 1)
         weakref.finalize(self, _free, model, self.handle, self.batch)
-        self.memory = self.library.llama_get_memory(self.handle)
-        if not self.memory or self.library.llama_model_has_encoder(model.handle):
+        self.memory = self.llama.llama_get_memory(self.handle)
+        if not self.memory or self.llama.llama_model_has_encoder(model.handle):
             raise InputError(f"model {model.path}", "one that continues text", "another kind")
-        self.d_vocab: int = self.library.llama_vocab_n_tokens(model.vocabulary)
+        self.d_vocab: int = self.llama.llama_vocab_n_tokens(model.vocabulary)
         self.prefix: tuple[int, ...] = ()
         self.at = self.reads = 0
 
@@ -195,11 +195,11 @@ class LlamaReader:
         prefix = tuple(ids[:split])
         self.reads += 1
         known = bool(prefix) and prefix == self.prefix
-        known = known and bool(self.library.llama_memory_seq_rm(self.memory, 0, split, -1))  # not all models can
+        known = known and bool(self.llama.llama_memory_seq_rm(self.memory, 0, split, -1))  # not all models can
         if known:
             self.at = split
         else:
-            self.library.llama_memory_clear(self.memory, False)  # what was there counts for nothing
+            self.llama.llama_memory_clear(self.memory, False)  # what was there counts for nothing
             self.prefix, self.at = (), 0
             self.run(prefix, self.reads, [])
             self.prefix = prefix
@@ -215,7 +215,7 @@ class LlamaReader:
             here = {index - start: row for row, index in enumerate(wanted) if start <= index < start + len(part)}
             self._decode(part, here.keys())
             for index, row in here.items():
-                found = self.library.llama_get_logits_ith(self.handle, index)
+                found = self.llama.llama_get_logits_ith(self.handle, index)
                 rows[row] = torch.from_numpy(np.ctypeslib.as_array(found, (self.d_vocab,)))
         return rows
 
@@ -225,7 +225,7 @@ class LlamaReader:
         for i, token in enumerate(ids):
             batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, self.at + i, 1, i in wanted
             batch.seq_id[i][0] = 0
-        code = self.library.llama_decode(self.handle, batch)
+        code = self.llama.llama_decode(self.handle, batch)
         if code != 0:
             raise Refused(f"llama.cpp could not run {len(ids)} tokens behind {self.at} (code {code})")
         self.at += len(ids)
@@ -233,8 +233,8 @@ class LlamaReader:
 
 def _free(model: Model, context: Any, batch: Any) -> None:
     """Free what a reader has; holding the model keeps that alive until then."""
-    model.library.llama_batch_free(batch)
-    model.library.llama_free(context)
+    model.llama.llama_batch_free(batch)
+    model.llama.llama_free(context)
 
 
 class Grammar:
@@ -244,12 +244,12 @@ class Grammar:
     """
 
     def __init__(self, sampler: Sampler, grammar: str, words: LlamaVocabulary) -> None:
-        self.sampler, self.words, self.library = sampler, words, words.library
-        start = self.library.llama_sampler_init_grammar
+        self.sampler, self.words, self.llama = sampler, words, words.llama
+        start = self.llama.llama_sampler_init_grammar
         self.handle = start(words.model.vocabulary, grammar.encode(), b"root")
         if not self.handle:  # a pointer to nothing
             raise Missing("no grammar can be made of the JSON schema: llama.cpp does not read what came out")
-        weakref.finalize(self, self.library.llama_sampler_free, self.handle)
+        weakref.finalize(self, self.llama.llama_sampler_free, self.handle)
         self.begun = b""  # bytes of a character whose end is not there yet
 
     def choose(self, logits: Float[Tensor, "d_vocab"]) -> int:
@@ -260,7 +260,7 @@ class Grammar:
         while logits.max() > -torch.inf:
             token = self.sampler.choose(logits)
             if (behind := self._behind(token)) is not None:
-                self.library.llama_sampler_accept(self.handle, token)
+                self.llama.llama_sampler_accept(self.handle, token)
                 self.begun = behind
                 return token
             logits = logits.index_fill(0, torch.tensor([token]), -torch.inf)
@@ -279,7 +279,7 @@ class Grammar:
 
     def _takes(self, ids: Sequence[int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Whether each of `ids` may come next."""
-        llama = self.library
+        llama = self.llama
         rows = np.zeros(len(ids), dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         rows["id"] = ids
         pointer = rows.ctypes.data_as(ctypes.POINTER(llama.llama_token_data))

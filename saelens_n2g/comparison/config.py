@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saelens_n2g.bases.foreign import dictionary_files
 from saelens_n2g.comparison.results import VERSION
@@ -13,6 +13,9 @@ from saelens_n2g.graphs.methods import DEFAULT, augments, find_method
 from saelens_n2g.jobs.artefacts import fingerprint, sha256_of
 from saelens_n2g.sites import Site, SiteKind
 from saelens_n2g.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from saelens_n2g.subject import Subject
 
 METHOD = 3
 """Raised by hand when the same settings give other results than before; finished stages are then done again."""
@@ -33,6 +36,18 @@ class SubjectConfig:
     """Precision of the subject: float32, bfloat16 or float16. Activations come out in float32."""
     bos: str = "auto"
     """`auto` (the tokenizer's), `none`, or an id."""
+
+    def load(self) -> "Subject":
+        """The model. Raises as `Subject.load` does."""
+        from saelens_n2g.subject import Subject
+
+        return Subject.load(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,  # type: ignore[arg-type]  # checked by Subject.load
+            revision=self.revision,
+            bos=self.bos,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

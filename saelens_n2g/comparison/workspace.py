@@ -66,13 +66,7 @@ class Workspace:
         """The model, loaded when first needed; its sites are checked at once."""
         wanted = self.config.subject
         with self.reporter.stage(f"load {wanted.model}"):
-            subject = Subject.load(
-                wanted.model,
-                device=wanted.device,
-                dtype=wanted.dtype,  # type: ignore[arg-type]  # checked by Subject.load
-                revision=wanted.revision,
-                bos=wanted.bos,
-            )
+            subject = wanted.load()
         for basis in self.config.bases:
             subject.check(self.config.site(basis))
         if self.config.text.width > subject.n_ctx:
