@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import write_gguf
+from tiny import with_template, write_gguf
 
 from saelens_n2g.clients import llama
 from saelens_n2g.clients.base import Client
@@ -48,10 +48,7 @@ def made(path: Path, **settings) -> LlamaCppClient:
 @pytest.fixture(scope="module")
 def folder(tiny_model, tmp_path_factory) -> Path:
     """The model as transformers has it, with a template."""
-    folder = tmp_path_factory.mktemp("chat") / "model"
-    shutil.copytree(tiny_model, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return folder
+    return with_template(tiny_model, tmp_path_factory.mktemp("chat") / "model", TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The HTTP client against `transformers serve` itself, where what that needs is installed."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny import with_template
 
 from saelens_n2g.clients.config import ClientConfig
 from saelens_n2g.clients.http import HttpClient
@@ -25,10 +25,7 @@ CHAT = (Message("system", "The cat sat."), Message("user", "Where is the old cat
 
 @pytest.fixture(scope="module")
 def folder(tiny_model, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("serve") / "model"
-    shutil.copytree(tiny_model, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return folder
+    return with_template(tiny_model, tmp_path_factory.mktemp("serve") / "model", TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -229,7 +229,7 @@ class Arrays:
 
 
 def plain(one: int, other: "Pair | None" = None) -> str:
-    return str(one) if other is None else one  # type: ignore[return-value]
+    return str(one) if other is None else one  # type: ignore[return-value]  # wrong on purpose
 
 
 def longer(both: tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]) -> int:
@@ -256,9 +256,9 @@ def test_tests_check_types_and_shapes():
         lambda: most((two, three)),
         lambda: in_one(two, three),
         lambda: in_one(two, two + 1),
-        lambda: contrast("#000000", 0),  # type: ignore[arg-type]
-        lambda: firing(two, "half"),  # type: ignore[arg-type]
-        lambda: require_same_shape(two, [0.0, 0.0]),  # type: ignore[arg-type]
+        lambda: contrast("#000000", 0),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: firing(two, "half"),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: require_same_shape(two, [0.0, 0.0]),  # type: ignore[arg-type]  # wrong on purpose
     ):
         with pytest.raises((TypeCheckError, BeartypeCallHintViolation)):
             wrong()

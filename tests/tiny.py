@@ -7,6 +7,7 @@ a user brings: a Hugging Face folder, a .jsonl file.
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,13 @@ def sentences(n: int, seed: int) -> str:
         return text.replace("{year}", str(draw.randrange(1900, 1920)))
 
     return " ".join(one() for _ in range(n))
+
+
+def with_template(model: Path, folder: Path, template: str) -> Path:
+    """A copy of a model's folder with a chat template."""
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 def write_corpus(path: Path, documents: int = 40, length: int = 24) -> Path:

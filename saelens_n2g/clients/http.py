@@ -144,7 +144,7 @@ class HttpClient:
 
     async def _ask_all(self, requests: list[Request], count: Counter) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        given_up: Trouble | None = None
+        given_up: Failure | None = None
         queue = iter(enumerate(requests))
 
         async def worker() -> None:
@@ -152,10 +152,10 @@ class HttpClient:
             for index, request in queue:
                 if given_up is None:
                     trouble = self._noted(await self._ask(session, request, unknown))
-                    reply = replace(trouble.failure, fatal=trouble.fatal) if isinstance(trouble, Trouble) else trouble
-                    given_up = given_up or (trouble if isinstance(trouble, Trouble) and trouble.fatal else None)
+                    reply = trouble.failure if isinstance(trouble, Trouble) else trouble
+                    given_up = given_up or (reply if isinstance(reply, Failure) and reply.fatal else None)
                 else:
-                    reply = Failure("cancelled", f"not asked after: {given_up.failure.detail}", True)
+                    reply = Failure("cancelled", f"not asked after: {given_up.detail}", True)
                 replies[index] = reply
                 count(index, reply)
 
@@ -173,7 +173,7 @@ class HttpClient:
         if not isinstance(found, Trouble) or self.unreached < UNREACHED:
             return found
         said = f"the server was not reached by {self.unreached} requests in a row: {found.failure.detail}"
-        return found._replace(failure=replace(found.failure, detail=said), fatal=True)
+        return found._replace(failure=replace(found.failure, detail=said, fatal=True))
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator["httpx2.AsyncClient"]:
@@ -214,7 +214,7 @@ class HttpClient:
         if failure is None and request.messages and request.prompt_logprobs is not None and self.mode == "echo":
             failure = Failure("unsupported", "this server gives log probabilities of prompts, not of chats", False)
         if failure is not None:
-            return Trouble(failure, False)
+            return Trouble(failure)
         post = post_of(request, self.config, self.mode)
         key, size = fingerprint(request.to_json()), self.count(request) + request.max_tokens
         return await self._persist(session, post, key, size, lambda v: reply_of(request, v, self.config, self.mode))
@@ -266,15 +266,15 @@ class HttpClient:
             ):
                 body = await _body(response)
         except TimeoutError:
-            trouble = Trouble(Failure("timeout", f"no answer in {self.config.total_timeout:g} s", True), False)
+            trouble = Trouble(Failure("timeout", f"no answer in {self.config.total_timeout:g} s", True))
         except httpx2.TimeoutException as error:
-            trouble = Trouble(Failure("timeout", _said(error), True), False)
+            trouble = Trouble(Failure("timeout", _said(error), True))
         except Malformed as error:
-            trouble = Trouble(Failure("malformed", str(error), True), False)
+            trouble = Trouble(Failure("malformed", str(error), True))
         except httpx2.DecodingError as error:
-            trouble = Trouble(Failure("malformed", _said(error), True), False)
+            trouble = Trouble(Failure("malformed", _said(error), True))
         except httpx2.TransportError as error:
-            trouble = Trouble(Failure("connection", _said(error), True), False)
+            trouble = Trouble(Failure("connection", _said(error), True))
         else:
             reply = _reply(response, body, read, self._key())
             if isinstance(reply, Answer):
@@ -325,12 +325,12 @@ def _reply(response: "httpx2.Response", body: str, read: Callable[[Any], Reply],
         return refused(response.status_code, body, wait, key)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        return Trouble(Failure("malformed", f"an answer of type {kind[:40] or 'none'}, not JSON", True), False)
+        return Trouble(Failure("malformed", f"an answer of type {kind[:40] or 'none'}, not JSON", True))
     try:
         reply = read(parse(body))
     except Malformed as error:
-        return Trouble(Failure("malformed", str(error), True), False)
-    return reply if isinstance(reply, Answer) else Trouble(reply, False)
+        return Trouble(Failure("malformed", str(error), True))
+    return reply if isinstance(reply, Answer) else Trouble(reply)
 
 
 async def _body(response: "httpx2.Response") -> str:

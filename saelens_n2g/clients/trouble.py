@@ -1,6 +1,7 @@
 """What a server's refusal means: the failure, and whether asking on is of any use."""
 
 import json
+from dataclasses import replace
 from typing import NamedTuple
 
 from saelens_n2g.clients.messages import Failure
@@ -14,13 +15,11 @@ BLOT = "[key]"
 
 
 class Trouble(NamedTuple):
-    """A failure, and what it says about other requests."""
+    """A failure, and how long its server wants to be left alone."""
 
     failure: Failure
-    fatal: bool
-    """Whether every other request would fail likewise."""
     wait: float | None = None
-    """Seconds that the server wants to be left alone."""
+    """Seconds; None where it does not say."""
 
 
 def refused(status: int, body: str, wait: float | None, secret: str = "") -> Trouble:
@@ -29,14 +28,14 @@ def refused(status: int, body: str, wait: float | None, secret: str = "") -> Tro
     message, codes = _reason(body, secret)
     detail = f"HTTP {status}: {message}" if message else f"HTTP {status}"
     if "content_filter" in codes or "content_policy_violation" in codes:
-        return Trouble(Failure("filtered", detail, False), False)
+        return Trouble(Failure("filtered", detail, False))
     if status == 429 and NO_CREDIT not in codes:
-        return Trouble(Failure("rate_limit", detail, True), False, wait)
+        return Trouble(Failure("rate_limit", detail, True), wait)
     if status == 408:
-        return Trouble(Failure("timeout", detail, True), False, wait)
+        return Trouble(Failure("timeout", detail, True), wait)
     if status >= 500 and status not in (501, 505):
-        return Trouble(Failure("server_error", detail, True), False, wait)
-    return Trouble(Failure("rejected", detail, False), status in FATAL or NO_CREDIT in codes)
+        return Trouble(Failure("server_error", detail, True), wait)
+    return Trouble(Failure("rejected", detail, False, fatal=status in FATAL or NO_CREDIT in codes))
 
 
 def _reason(body: str, secret: str) -> tuple[str, set[str]]:
@@ -62,4 +61,4 @@ def without(secret: str, failure: Failure) -> Failure:
     """The failure with `secret` blotted out of its detail."""
     if not secret or secret not in failure.detail:
         return failure
-    return Failure(failure.status, failure.detail.replace(secret, BLOT), failure.retryable)
+    return replace(failure, detail=failure.detail.replace(secret, BLOT))
