@@ -141,8 +141,9 @@ class Subjects:
             return None
         if isinstance(given := several[evidence.basis], str):
             return Path(given.replace("{layer}", str(site.layer)))
-        alone = run / "dictionaries" / evidence.basis / "sae"
-        return alone if alone.is_dir() else run / "dictionaries" / f"{site}-{evidence.basis}" / "sae"
+        from saelens_n2g.study.dictionaries import trained_place
+
+        return trained_place(run, len(settings["layers"]), site, evidence.basis)
 
 
 def _place(evidence: Evidence) -> tuple[Site, int]:

@@ -59,6 +59,11 @@ class FitBlocks:
         return {site: parts[shard][kept] for site, parts in self._parts.items()}
 
 
+def trained_place(folder: Path, layers: int, site: Site, name: str) -> Path:
+    """Folder of a dictionary that a study of so many layers in `folder` trains."""
+    return folder / FOLDER / (name if layers == 1 else f"{site}-{name}") / "sae"
+
+
 def place_of(config: StudyConfig, folder: Path, layer: int, name: str) -> Path | None:
     """Folder of the dictionary `name` at a layer; None for what is no dictionary."""
     given = config.dictionaries.get(name)
@@ -66,8 +71,7 @@ def place_of(config: StudyConfig, folder: Path, layer: int, name: str) -> Path |
         return None
     if isinstance(given, str):
         return Path(given.replace("{layer}", str(layer)))
-    site = Site(layer, config.run.stream)
-    return folder / FOLDER / (name if len(config.layers) == 1 else f"{site}-{name}") / "sae"
+    return trained_place(folder, len(config.layers), Site(layer, config.run.stream), name)
 
 
 def trained(config: StudyConfig, folder: Path) -> bool:
